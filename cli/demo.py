@@ -1,0 +1,127 @@
+"""``conspec demo``: the main job from end to end, on the image set that ships with conspec."""
+
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from conspec.cli.console import console, progress, show
+from conspec.cli.exits import Exit
+from conspec.cli.inputs import parse_suite
+from conspec.cli.lens import show_lens
+from conspec.cli.output import Findings, show_results, write_folder
+from conspec.cli.run import Task, limits_of, run
+from conspec.specs.errors import BadUsage
+from conspec.specs.formula import Suite
+
+if TYPE_CHECKING:
+    from conspec.lens.bundle import Lens
+
+GAMMA = "0.3"
+SHEETS = 16
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write.")] = Path(
+        "demo-output"
+    ),
+) -> None:
+    """See it work on ten classes of emoji.
+
+    Builds the lens of Emoji-10 and verifies a suite on it, in under two minutes. Emoji-10 are
+    some 1,280 pictures of ten classes, with a small classifier and a small
+    vision-language model; all of it ships with conspec.
+    """
+    _clear(out)
+    lens = _build(out / "lens")
+    written = _written_suite(lens)
+    suite = Suite((*written.specs, *_generated_suite(lens).specs))
+    suite_file = out / "demo.conspec"
+    suite_file.write_text(_text(suite), encoding="utf-8")
+    _heading(f"2. Verifying {len(suite.specs)} specs")
+    found = run(Task(suite, lens, "auto", limits_of(10, 1, "any")), out / "results.jsonl")
+    records = found.records
+    show_results(records[: len(written.specs)], every=True, regions=False)
+    _heading("All of them, with those generated from the table of relevant concepts")
+    show_results(records, every=False)
+    findings = Findings("Emoji-10: what the classifier sees", records, lens)
+    with_pictures = write_folder(out, findings, SHEETS)
+    _farewell(out, with_pictures)
+    raise typer.Exit(Exit.PROVED if found.complete else Exit.INTERRUPTED)
+
+
+def _clear(out: Path) -> None:
+    """Make the folder, and forget the results of an earlier demo.
+
+    Raises:
+        BadUsage: it holds something that is not of a demo.
+    """
+    ours = {"lens", "lens.partial", "demo.conspec", "results.jsonl", "report.html"}
+    ours |= {"summary.png", "counterexamples"}
+    if out.is_dir() and (strange := sorted({p.name for p in out.iterdir()} - ours)):
+        raise BadUsage(f"{out}: holds {strange[0]!r}, which no demo wrote; use another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "results.jsonl").unlink(missing_ok=True)
+    for picture in (out / "counterexamples").glob("*.png"):
+        picture.unlink()
+
+
+def _build(out: Path) -> "Lens":
+    """Really run both encoders on the shipped images, and align them."""
+    _heading("1. Building the lens: both encoders run on the images that ship with conspec")
+    with progress() as advance:
+        from conspec.lens.build import build_emoji_lens
+
+        lens = build_emoji_lens(out, advance, overwrite=True)
+    show_lens(lens)
+    return lens
+
+
+def _written_suite(lens: "Lens") -> Suite:
+    """The suite written by hand."""
+    text = (files("conspec.specs") / "data" / "emoji10.conspec").read_text(encoding="utf-8")
+    return parse_suite(text, "emoji10.conspec", lens)
+
+
+def _generated_suite(lens: "Lens") -> Suite:
+    """Each class's relevant concepts are stronger than the others."""
+    import json
+
+    from conspec.specs.suites import relevance_suite
+
+    path = files("conspec.lens.emoji10") / "relevance.json"
+    table: dict[str, list[str]] = json.loads(path.read_text(encoding="utf-8"))
+    return relevance_suite(table, lens.concepts, gamma=GAMMA)
+
+
+def _text(suite: Suite) -> str:
+    from conspec.specs.printer import to_text
+
+    return to_text(suite)
+
+
+def _heading(text: str) -> None:
+    from rich.text import Text
+
+    console().rule(Text(text, style="bold"), align="left", style="dim")
+
+
+def _farewell(out: Path, written: list[Path]) -> None:
+    """Name the files to open, and what to type next."""
+    from rich.text import Text
+
+    sheets = len(written) - 2
+    show(
+        Text.assemble(
+            ("Open\n", "bold"),
+            f"  {out / 'report.html'}   everything on one page\n",
+            f"  {out / 'counterexamples'}   {sheets} counterexamples in pictures\n",
+            f"  {out / 'demo.conspec'}   the specs; change one and verify it again\n",
+            ("Type next\n", "bold"),
+            f"  conspec lens show {out / 'lens'}\n",
+            f"  conspec verify {out / 'demo.conspec'} --lens {out / 'lens'} --spec 'birds_*'\n",
+            f"  conspec verify {out / 'demo.conspec'} --lens {out / 'lens'} --engine z3\n",
+            "  conspec lens build --help   for a model and images of your own",
+        )
+    )

@@ -1,0 +1,96 @@
+"""The program ``conspec``: its commands, and how an error becomes one line and an exit code.
+
+Importing this imports neither torch nor a solver; commands import what they need when they run,
+so that ``conspec --help`` is instant.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
+import typer
+
+from conspec.cli import demo, lens, specs, verify
+from conspec.cli.console import say
+from conspec.cli.exits import Exit
+from conspec.cli.groups import show_help
+from conspec.specs.errors import ConspecError
+
+app = typer.Typer(
+    name="conspec",
+    help="Prove statements about vision models in the words people use for pictures.",
+    epilog="Start with: conspec demo",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("verify")(verify.verify)
+app.command("demo")(demo.demo)
+app.add_typer(lens.app, name="lens")
+app.add_typer(specs.app, name="specs")
+
+
+@app.callback(invoke_without_command=True)
+def _start(
+    context: typer.Context,
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Show the version and stop.")
+    ] = False,
+) -> None:
+    if show_version:
+        typer.echo(f"conspec {_version()}")
+        raise typer.Exit
+    show_help(context)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit code (DESIGN.md 10)."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):  # a test's stream may be of another kind
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # as above
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except (BrokenPipeError, SystemExit):  # typer and rich turn the first into the second
+        _close_quietly()
+        return Exit.BROKEN_PIPE
+    except KeyboardInterrupt:
+        code = Exit.INTERRUPTED
+    return code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        code = app(args=arguments, prog_name="conspec", standalone_mode=False)
+    except ConspecError as error:
+        return _refuse(str(error))
+    except typer.TyperException as error:  # usage: an unknown option, a missing argument
+        return _refuse(f"{error.format_message()} (see conspec --help)")
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _refuse(f"{error.filename}: {error.strerror}")
+    return int(code or Exit.PROVED)
+
+
+def _refuse(message: str) -> int:
+    say(f"error: {message}")
+    return Exit.BAD_INPUT
+
+
+def _close_quietly() -> None:
+    """Let nothing be written to a closed pipe again, also when Python shuts down."""
+    sink = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, AttributeError, ValueError):
+            os.dup2(sink, stream.fileno())
+
+
+def _version() -> str:
+    try:
+        return version("conspec")
+    except PackageNotFoundError:  # run from a folder that is not installed
+        return "(not installed)"

@@ -1,0 +1,210 @@
+"""``conspec specs``: check, format and generate suites."""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from conspec.cli.comments import with_comments
+from conspec.cli.console import say
+from conspec.cli.groups import group
+from conspec.cli.inputs import STANDARD_INPUT, parse_suite, read_suite, read_text
+from conspec.specs.errors import BadFile, BadUsage
+from conspec.specs.formula import ForAll, Suite
+
+if TYPE_CHECKING:
+    from conspec.lens.bundle import Lens
+
+app = group("Check, format and generate suites of specs.")
+
+FileArgument = Annotated[
+    str, typer.Argument(metavar="FILE", help="A .conspec file, or - for standard input.")
+]
+
+
+@app.command("check")
+def check(
+    file: FileArgument,
+    lens: Annotated[
+        Path | None,
+        typer.Option("--lens", metavar="BUNDLE", help="Check classes and concepts, too."),
+    ] = None,
+) -> None:
+    """Say whether FILE is a well-formed suite, and where it is not."""
+    from conspec.lens.bundle import Lens
+
+    suite = read_suite(file, Lens.load(lens) if lens else None)
+    proofs = sum(isinstance(spec, ForAll) for spec in suite.specs)
+    estimates = len(suite.specs) - proofs
+    names = f"names are those of {lens}" if lens else "names were not checked (no --lens)"
+    typer.echo(f"{file}: {proofs} specs to prove, {estimates} about a probability; {names}")
+
+
+@app.command("format")
+def format_(
+    file: FileArgument,
+    write: Annotated[
+        bool, typer.Option("--write", help="Rewrite FILE instead of printing.")
+    ] = False,
+) -> None:
+    """Print FILE in the standard form; comments are kept, above the specs they belong to."""
+    from conspec.specs.printer import to_text
+
+    source = read_text(file)
+    suite = parse_suite(source, file)
+    text = with_comments(source, [to_text(spec) for spec in suite.specs])
+    if not write:
+        typer.echo(text, nl=False)
+    elif file == STANDARD_INPUT:
+        raise BadUsage("--write: standard input cannot be rewritten; leave it out to print")
+    elif text == source:
+        say(f"{file}: unchanged")
+    else:
+        _write(Path(file), text)
+        say(f"{file}: rewritten")
+
+
+@app.command("generate")
+def generate(
+    gamma: Annotated[
+        list[str], typer.Option("--gamma", metavar="G", help="Scale; may be repeated.")
+    ],
+    lens: Annotated[
+        Path | None, typer.Option("--lens", metavar="BUNDLE", help="Whose concepts to use.")
+    ] = None,
+    relevance: Annotated[
+        Path | None,
+        typer.Option("--relevance", metavar="JSON", help="The relevant concepts of each class."),
+    ] = None,
+    frequencies: Annotated[
+        Path | None,
+        typer.Option(
+            "--frequencies", metavar="JSON", help="Per class, the share with each concept."
+        ),
+    ] = None,
+    threshold: Annotated[
+        float,
+        typer.Option("--threshold", metavar="T", help="Relevant from this share on."),
+    ] = 0.6,
+    rival10: Annotated[
+        bool, typer.Option("--rival10", help="RIVAL10's relevant concepts: 531 specs.")
+    ] = False,
+    region: Annotated[
+        str, typer.Option("--region", help="focus, pca_box, zonotope, ellipsoid or hull.")
+    ] = "focus",
+    premise: Annotated[
+        bool, typer.Option(help="Claim it only where the model predicts the class.")
+    ] = True,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write to FILE.")
+    ] = None,
+) -> None:
+    """Generate a suite from a table of relevant concepts.
+
+    For each class: every relevant concept is stronger than every other one.
+    """
+    if (relevance is not None) + (frequencies is not None) + rival10 != 1:
+        raise BadUsage("give one of --relevance, --frequencies and --rival10")
+    bundle = _load(lens)
+    if rival10:
+        table, concepts = _rival10()
+    elif relevance is not None:
+        table, concepts = _relevance(relevance), []
+    else:
+        table, concepts = _from_frequencies(frequencies, threshold)
+    suite = _suite(table, _known(bundle, table, concepts), (gamma, region, premise))
+    _deliver(suite, output)
+
+
+def _load(lens: Path | None) -> "Lens | None":
+    from conspec.lens.bundle import Lens
+
+    return None if lens is None else Lens.load(lens)
+
+
+def _rival10() -> tuple[dict[str, list[str]], list[str]]:
+    from conspec.specs.suites import rival10_concepts, rival10_relevance
+
+    return rival10_relevance(), rival10_concepts()
+
+
+def _relevance(path: Path) -> dict[str, list[str]]:
+    """A table of relevant concepts: class → names."""
+    from conspec.lens.files import read_json
+
+    table = read_json(path)
+    for label, names in table.items():
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise BadFile(f"{path}: {label!r}: expected a list of concepts")
+    return table
+
+
+def _from_frequencies(
+    path: Path | None, threshold: float
+) -> tuple[dict[str, list[str]], list[str]]:
+    """The relevant concepts by a table class → concept → share, and all its concepts."""
+    from conspec.lens.files import read_json
+    from conspec.specs.suites import frequency_relevance
+
+    if path is None:
+        raise BadUsage("--frequencies: give a file")
+    table = read_json(path)
+    for label, row in table.items():
+        if not isinstance(row, dict) or not all(_is_share(value) for value in row.values()):
+            raise BadFile(f"{path}: {label!r}: expected a share in [0, 1] for each concept")
+    concepts = list(dict.fromkeys(name for row in table.values() for name in row))
+    return frequency_relevance(table, threshold), concepts
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+def _known(lens: "Lens | None", table: Mapping[str, list[str]], concepts: list[str]) -> list[str]:
+    """All concepts: the bundle's, whose classes the table must name; else the table's."""
+    if lens is None:
+        return concepts or list(dict.fromkeys(name for row in table.values() for name in row))
+    for label in table:
+        lens.class_index(label)
+    return list(lens.concepts)
+
+
+def _suite(
+    table: Mapping[str, list[str]], concepts: list[str], options: tuple[list[str], str, bool]
+) -> Suite:
+    """A suite for each scale; with several, names end in the scale."""
+    from conspec.specs.suites import relevance_suite
+
+    gammas, region, premise = options
+    if len(set(gammas)) < len(gammas):
+        raise BadUsage(f"--gamma {', '.join(gammas)}: one is given twice")
+    specs = []
+    for gamma in gammas:
+        part = relevance_suite(table, concepts, gamma=gamma, region=region, premise=premise)
+        end = f"_at_{gamma.replace('.', '_')}" if len(gammas) > 1 else ""
+        specs += [replace(spec, name=spec.name + end) for spec in part.specs]
+    return Suite(tuple(specs))
+
+
+def _deliver(suite: Suite, output: Path | None) -> None:
+    from conspec.specs.printer import to_text
+
+    text = to_text(suite)
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    _write(output, text)
+    say(f"{output}: {len(suite.specs)} specs")
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file; it is replaced whole or not at all."""
+    with tempfile.NamedTemporaryFile("wb", dir=path.parent, delete=False) as stream:
+        stream.write(text.encode())
+    mode = path.stat().st_mode if path.exists() else 0o644
+    os.chmod(stream.name, mode & 0o777)
+    os.replace(stream.name, path)

@@ -1,0 +1,322 @@
+"""A query as a mixed-integer linear program that maximises the violation's margin.
+
+One solver-neutral model per region: the region's parameters t (for a box, scaled coordinates in
+[−1, 1]), the neurons of a ReLU head, and one column per half-space, scaled so that its range over
+the region is [−1, 1] at most. A query adds a few sparse rows over those columns, is solved, and
+takes its rows away again; so specs of one region share everything that is dense.
+
+Every big-M is the literal's own range over the region, never a chosen constant. The margin is
+maximised rather than asked to be non-negative: with a zero objective, solvers put the point on
+the border, where the exact check refuses it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Protocol
+
+import numpy as np
+
+from conspec.encodings.bounds import LayerBounds, hidden_bounds
+from conspec.encodings.images import Shape
+from conspec.encodings.regions import ConvexRegion
+from conspec.encodings.rounding import Floats
+from conspec.encodings.scores import ScoreSpace
+from conspec.specs.rewrite import All, Cone, Count, Halfspace, Nnf, Some, literals
+
+INFINITY = float("inf")
+LITERAL_LIMIT = 1000
+"""Literals in a model above which it is started afresh, so that it stays small."""
+ROOM = 1e-9
+"""By how much the scaled range of a literal is widened."""
+
+
+class Status(Enum):
+    """How a solver stopped."""
+
+    OPTIMAL = "optimal"
+    INFEASIBLE = "infeasible"
+    TIME_LIMIT = "time limit"
+    TOO_LARGE = "too large for the solver's licence"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a solver says of a maximisation.
+
+    Attributes:
+        status: how it stopped.
+        bound: no point has a larger objective, says the solver; ``inf`` if it says nothing.
+        point: values of all columns at the best point found, or None.
+        detail: the solver's own word.
+    """
+
+    status: Status
+    bound: float = INFINITY
+    point: Floats | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A variable with its bounds."""
+
+    lower: float
+    upper: float
+    integer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """``lower ≤ Σ values · columns ≤ upper``."""
+
+    lower: float
+    upper: float
+    columns: Sequence[int]
+    values: Sequence[float]
+
+
+class MilpSolver(Protocol):
+    """The four things a MILP solver must do; one small file each in ``verifier/``."""
+
+    def add_columns(self, columns: Sequence[Column]) -> None:
+        """Append variables."""
+
+    def add_rows(self, rows: Sequence[Row]) -> None:
+        """Append constraints."""
+
+    def drop(self, columns: int, rows: int) -> None:
+        """Remove the last ``columns`` variables and the last ``rows`` constraints."""
+
+    def maximise(self, objective: Sequence[tuple[int, float]], seconds: float) -> Answer:
+        """Maximise a linear objective."""
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What to look for among violations.
+
+    Attributes:
+        direction: maximise this over the parameters [k]; None maximises the margin.
+        closest: minimise the largest parameter instead, the distance from the region's centre.
+        margin_floor: the scaled margin that a point must have, with the two above.
+    """
+
+    direction: Floats | None = None
+    closest: bool = False
+    margin_floor: float = 0.0
+
+
+class MilpSession:
+    """All queries of one region on one solver."""
+
+    def __init__(self, space: ScoreSpace, region: ConvexRegion, solver: MilpSolver) -> None:
+        """Set up the columns of the parameters and of the hidden neurons."""
+        self._space = space
+        self._solver = solver
+        self._columns = 0
+        self._literals: dict[Halfspace, tuple[int, float]] = {}
+        self._region = region
+        simplex = region.shape is Shape.SIMPLEX
+        lowest = 0.0 if simplex else -1.0
+        self._parameters = self._new([Column(lowest, 1.0)] * region.parameters)
+        if simplex:
+            ones = [1.0] * region.parameters
+            self._solver.add_rows([Row(1.0, 1.0, self._parameters, ones)])
+        self._last = self._parameters
+        self._last_upper = np.zeros(0)
+        bounds = hidden_bounds(space.head, region)
+        for layer, bound in zip(space.head.affines, bounds, strict=False):
+            self._last = self._hidden_layer(*layer.floats, bound)
+            self._last_upper = np.maximum(bound.upper, 0.0)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so many literals have been added that a fresh model is better."""
+        return len(self._literals) > LITERAL_LIMIT
+
+    def _new(self, columns: Sequence[Column]) -> range:
+        """Append columns; their indices."""
+        self._solver.add_columns(columns)
+        self._columns += len(columns)
+        return range(self._columns - len(columns), self._columns)
+
+    def _over_inputs(self, weights: Floats, inputs: range) -> tuple[list[int], list[float], float]:
+        """A row over a layer's inputs: columns, coefficients, and the constant they leave."""
+        values, constant = weights, 0.0
+        if inputs is self._parameters:
+            rows, constants = self._region.pull_rough(weights[None], np.zeros(1))
+            values, constant = rows[0], float(constants[0])
+        used = np.flatnonzero(values)
+        return [inputs[i] for i in used], values[used].tolist(), constant
+
+    def _hidden_layer(self, weight: Floats, bias: Floats, bounds: LayerBounds) -> range:
+        """The neurons of one hidden layer, after their ReLU."""
+        inputs = self._last
+        after = self._new([Column(0.0, max(high, 0.0)) for high in bounds.upper])
+        for neuron, (low, high) in enumerate(zip(bounds.lower, bounds.upper, strict=True)):
+            if high <= 0:
+                continue
+            columns, values, constant = self._over_inputs(weight[neuron], inputs)
+            offset = constant + float(bias[neuron])
+            out = after[neuron]
+            # relu(a) = a when a ≥ 0 everywhere; else with a binary that says which side.
+            if low >= 0:
+                row = Row(-offset, -offset, [*columns, out], [*values, -1.0])
+                self._solver.add_rows([row])
+                continue
+            (side,) = self._new([Column(0.0, 1.0, integer=True)])
+            self._solver.add_rows(
+                [
+                    Row(-INFINITY, -offset, [*columns, out], [*values, -1.0]),
+                    Row(low - offset, INFINITY, [*columns, out, side], [*values, -1.0, low]),
+                    Row(-INFINITY, 0.0, [out, side], [1.0, -high]),
+                ]
+            )
+        return after
+
+    def _literal(self, literal: Halfspace) -> tuple[int, float]:
+        """The column of a scaled literal, and the least value it can have."""
+        if literal not in self._literals:
+            self._literals[literal] = self._add_literal(literal)
+        return self._literals[literal]
+
+    def _add_literal(self, literal: Halfspace) -> tuple[int, float]:
+        """Add the column and the dense row of a literal."""
+        row, constant = self._space.row(literal)
+        weights = row.floats()
+        size = self._space.dimension
+        columns, values, middle = self._over_inputs(weights[:size], self._parameters)
+        middle += float(constant)
+        lowest, highest = rough_bounds(self._region.shape, np.array(values))
+        hidden = weights[size:]
+        low = middle + lowest + float(np.minimum(hidden, 0.0) @ self._last_upper)
+        high = middle + highest + float(np.maximum(hidden, 0.0) @ self._last_upper)
+        scale = max(abs(low), abs(high)) or 1.0
+        # The rounding of these bounds must not cut off a point, so they are widened a little.
+        low, high = low / scale - ROOM, high / scale + ROOM
+        (column,) = self._new([Column(low, high)])
+        used = np.flatnonzero(hidden)
+        columns += [self._last[place] for place in used]
+        coefficients = np.concatenate([values, hidden[used]]) / scale
+        shift = -middle / scale
+        self._solver.add_rows([Row(shift, shift, [*columns, column], [*coefficients, -1.0])])
+        return column, low
+
+    def maximise(self, violation: Nnf, seconds: float, aim: Objective = Objective()) -> Answer:
+        """Best point of the region under the aim that satisfies the violation.
+
+        ``has`` literals are left out, which keeps the bound valid (there are only more points).
+        With the default aim the objective is the scaled margin, within [−1, 1]: a bound below
+        zero by more than the solver's tolerance means that there is no violation.
+
+        Returns:
+            The solver's answer; its point is the parameters [k] in float64.
+        """
+        found = {
+            lit: self._literal(lit) for lit in literals(violation) if isinstance(lit, Halfspace)
+        }
+        encoder = _Encoder(self._columns, found, aim.margin_floor)
+        encoder.require(violation, None)
+        objective = [(encoder.margin, 1.0)]
+        if aim.closest:
+            objective = [(encoder.distance(self._parameters), -1.0)]
+        elif aim.direction is not None:
+            objective = list(zip(self._parameters, aim.direction.tolist(), strict=True))
+        self._solver.add_columns(encoder.columns)
+        self._solver.add_rows(encoder.rows)
+        answer = self._solver.maximise(objective, seconds)
+        self._solver.drop(len(encoder.columns), len(encoder.rows))
+        if answer.point is None:
+            return answer
+        return replace(answer, point=answer.point[: len(self._parameters)])
+
+    def cut(self, parameters: Floats) -> bool:
+        """For a ball: cuts off parameters outside it by a tangent; whether there was need."""
+        length = float(np.linalg.norm(parameters))
+        if self._region.shape is not Shape.BALL or length <= 1.0 + ROOM:
+            return False
+        unit = parameters / length
+        self._solver.add_rows([Row(-INFINITY, 1.0 + ROOM, self._parameters, unit.tolist())])
+        return True
+
+
+def rough_bounds(shape: Shape, values: Floats) -> tuple[float, float]:
+    """Bounds of ``values · t`` over the parameters, in float64 without an error bound."""
+    if not values.size:
+        return 0.0, 0.0
+    if shape is Shape.SIMPLEX:
+        return min(float(values.min()), 0.0), max(float(values.max()), 0.0)
+    spread = float(np.abs(values).sum() if shape is Shape.CUBE else np.linalg.norm(values))
+    return -spread, spread
+
+
+class _Encoder:
+    """The columns and rows that one formula adds: a margin column, and binaries for choices."""
+
+    def __init__(
+        self, first: int, found: dict[Halfspace, tuple[int, float]], margin_floor: float
+    ) -> None:
+        self._first = first
+        self._found = found
+        # Below −1 every literal holds, so without a floor some point always satisfies the rows.
+        self.columns = [Column(margin_floor or -1.5, 1.0)]
+        self.rows: list[Row] = []
+        self.margin = first
+        self._choices: dict[int, int] = {}
+        self._required: set[tuple[int, int | None]] = set()
+
+    def _new(self, column: Column) -> int:
+        self.columns.append(column)
+        return self._first + len(self.columns) - 1
+
+    def _choice(self, node: Nnf) -> int:
+        """The binary that, when 1, requires the node."""
+        if id(node) not in self._choices:
+            self._choices[id(node)] = self._new(Column(0.0, 1.0, integer=True))
+            self.require(node, self._choices[id(node)])
+        return self._choices[id(node)]
+
+    def require(self, node: Nnf, guard: int | None) -> None:
+        """The node holds with the margin whenever the guard is 1 (always, without a guard)."""
+        if (id(node), guard) in self._required:
+            return
+        self._required.add((id(node), guard))
+        match node:
+            case Halfspace():
+                self._require_literal(node, guard)
+            case Cone():
+                pass
+            case All(operands):
+                for part in operands:
+                    self.require(part, guard)
+            case Some(operands):
+                self._require_count(1, operands, guard)
+            case Count(count, operands):
+                self._require_count(count, operands, guard)
+
+    def _require_literal(self, literal: Halfspace, guard: int | None) -> None:
+        column, low = self._found[literal]
+        if guard is None:
+            self.rows.append(Row(0.0, INFINITY, [column, self.margin], [1.0, -1.0]))
+            return
+        room = 1.0 - low  # margin ≤ 1 and literal ≥ low, so without the guard nothing is asked
+        values = [1.0, -1.0, -room]
+        self.rows.append(Row(-room, INFINITY, [column, self.margin, guard], values))
+
+    def _require_count(self, count: int, parts: Sequence[Nnf], guard: int | None) -> None:
+        choices = [self._choice(part) for part in parts]
+        ones = [1.0] * len(choices)
+        if guard is None:
+            self.rows.append(Row(float(count), INFINITY, choices, ones))
+        else:
+            self.rows.append(Row(0.0, INFINITY, [*choices, guard], [*ones, -float(count)]))
+
+    def distance(self, parameters: Sequence[int]) -> int:
+        """A column that is at least every coordinate's absolute value."""
+        column = self._new(Column(0.0, 1.0))
+        for coordinate in parameters:
+            self.rows.append(Row(0.0, INFINITY, [column, coordinate], [1.0, -1.0]))
+            self.rows.append(Row(0.0, INFINITY, [column, coordinate], [1.0, 1.0]))
+        return column

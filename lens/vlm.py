@@ -1,0 +1,138 @@
+"""Vision-language models: one space for pictures and texts.
+
+Whatever has the two methods of ``VisionLanguageModel`` will do. ``open_clip_model`` loads any
+model of open_clip; ``load_vlm`` also takes the import path of a model of the user's.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from conspec.lens.plugins import load_attribute, require_safetensors
+from conspec.specs.errors import BadFile, BadUsage
+
+
+@runtime_checkable
+class VisionLanguageModel(Protocol):
+    """Encodes RGB pictures and texts into one space of p dimensions; lengths mean nothing."""
+
+    def encode_image(self, pictures: Sequence[Image.Image]) -> Tensor:
+        """Float32 [B, p], on the CPU."""
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Float32 [T, p], on the CPU."""
+
+
+class OpenClip:
+    """A model of open_clip with its preprocessing and tokenizer."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        preprocess: Callable[[Image.Image], Tensor],
+        tokenize: Callable[[list[str]], Tensor],
+        device: str = "cpu",
+    ) -> None:
+        """Take over the three things that open_clip makes; the model goes to ``device``."""
+        self.model = model.eval().to(device)
+        self.preprocess = preprocess
+        self.tokenize = tokenize
+        self.device = device
+
+    def encode_image(self, pictures: Sequence[Image.Image]) -> Tensor:
+        """Float32 [B, p], not normalised."""
+        batch = torch.stack([self.preprocess(picture) for picture in pictures])
+        return self._encode("encode_image", batch)
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Float32 [T, p], not normalised."""
+        return self._encode("encode_text", self.tokenize(list(texts)))
+
+    def _encode(self, method: str, batch: Tensor) -> Tensor:
+        with torch.inference_mode():
+            found: Tensor = getattr(self.model, method)(batch.to(self.device))
+        return found.float().cpu()
+
+
+def open_clip_model(name: str, checkpoint: str | None, device: str = "cpu") -> OpenClip:
+    """Any model of open_clip.
+
+    Args:
+        name: as open_clip knows it (``ViT-B-32``), a model configuration (a JSON file), or
+            ``hf-hub:OWNER/NAME``, which needs no checkpoint.
+        checkpoint: a local safetensors file, or the tag of published weights (``openai``).
+        device: any torch device.
+
+    Raises:
+        BadUsage: open_clip knows no such model or tag.
+        BadFile: the configuration or the weights are damaged or do not fit.
+    """
+    import open_clip
+
+    if name.endswith(".json"):
+        name = _add_config(Path(name))
+    _check_weights(name, checkpoint)
+    try:
+        model, _, preprocess = open_clip.create_model_and_transforms(name, checkpoint)
+    except (SafetensorError, RuntimeError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise BadFile(
+            f"{checkpoint or name}: open_clip cannot load {name} from it: {reason}"
+        ) from error
+    return OpenClip(model, preprocess, open_clip.get_tokenizer(name), device)
+
+
+def _check_weights(name: str, checkpoint: str | None) -> None:
+    import open_clip
+
+    if name.startswith("hf-hub:"):
+        return  # the hub's folder has both the configuration and the weights
+    if name not in open_clip.list_models():
+        raise BadUsage(f"open_clip has no model {name!r}; open_clip.list_models() has them all")
+    if checkpoint is None:
+        raise BadUsage(f"{name}: give its weights: a .safetensors file or a tag")
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if checkpoint not in tags:
+        if not Path(checkpoint).suffix:
+            raise BadUsage(f"{name} has no weights {checkpoint!r}; known: {', '.join(tags)}")
+        require_safetensors(Path(checkpoint))
+
+
+def _add_config(path: Path) -> str:
+    import open_clip
+
+    try:
+        json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise BadFile(f"{path}: not a model configuration in JSON: {error}") from error
+    open_clip.add_model_config(path)
+    return path.stem
+
+
+def load_vlm(spec: str, checkpoint: str | None, device: str = "cpu") -> VisionLanguageModel:
+    """A vision-language model from what the user wrote.
+
+    Args:
+        spec: a model of open_clip, or ``FILE.py:NAME`` or ``PACKAGE.MODULE:NAME`` of a
+            ``VisionLanguageModel`` or of a function that makes one.
+        checkpoint: for open_clip, see ``open_clip_model``.
+        device: any torch device; a model of the user's chooses its own.
+
+    Raises:
+        BadUsage: no such model, or it cannot encode pictures and texts.
+        BadFile: damaged weights.
+    """
+    if ":" not in spec or spec.startswith("hf-hub:"):
+        return open_clip_model(spec, checkpoint, device)
+    found: Any = load_attribute(spec)
+    if isinstance(found, type) or not isinstance(found, VisionLanguageModel):
+        found = found() if callable(found) else found
+    if not isinstance(found, VisionLanguageModel):
+        raise BadUsage(f"{spec}: has no encode_image and encode_text")
+    return found

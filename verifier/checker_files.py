@@ -1,0 +1,193 @@
+"""What the checker reads: exact weights and statistics of a lens bundle, by its own readers.
+
+Vectors are integers over a common denominator; nothing here is floating point, and nothing comes
+from the rooms whose results are checked.
+"""
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from math import lcm
+from operator import mul
+from pathlib import Path
+from typing import Any
+
+Row = tuple[list[int], int]
+"""Integers over a positive common denominator."""
+
+
+class Refused(Exception):
+    """The line does not establish what it says; the message says why."""
+
+
+def fractions_row(values: Sequence[Fraction]) -> Row:
+    """Rationals over their least common denominator."""
+    bottom = lcm(*(value.denominator for value in values)) if values else 1
+    return [value.numerator * (bottom // value.denominator) for value in values], bottom
+
+
+def floats_row(values: Sequence[float]) -> Row:
+    """The exact values of floats."""
+    pairs = [value.as_integer_ratio() for value in values]
+    bottom = max((low for _, low in pairs), default=1)
+    return [top * (bottom // low) for top, low in pairs], bottom
+
+
+def dot(first: Row, second: Row) -> Fraction:
+    """The inner product."""
+    if len(first[0]) != len(second[0]):
+        raise Refused(f"vectors of {len(first[0])} and {len(second[0])} entries")
+    return Fraction(sum(map(mul, first[0], second[0])), first[1] * second[1])
+
+
+def weighted(terms: Sequence[tuple[Fraction, Row]], size: int) -> Row:
+    """``Σ factor · row``, rows of ``size`` entries."""
+    bottom = lcm(*(factor.denominator * row[1] for factor, row in terms)) if terms else 1
+    total = [0] * size
+    for factor, row in terms:
+        weight = factor.numerator * (bottom // (factor.denominator * row[1]))
+        total = [old + weight * value for old, value in zip(total, row[0], strict=True)]
+    return total, bottom
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The lens bundle as the checker reads it: names, exact weights, statistics."""
+
+    root: Path
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """``manifest.json``."""
+        found = json.loads((self.root / "manifest.json").read_bytes())
+        return dict(found)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the manifest, after every file in it was found to have its own."""
+        for name, expected in self.manifest["files"].items():
+            data = (self.root / Path(name).name).read_bytes()
+            if hashlib.sha256(data).hexdigest() != expected:
+                raise Refused(f"{name} is not the file that the bundle's manifest names")
+        return hashlib.sha256((self.root / "manifest.json").read_bytes()).hexdigest()
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """Class names."""
+        return list(self.manifest["classes"])
+
+    @cached_property
+    def head(self) -> list[list[tuple[Row, Fraction]]]:
+        """The head's affine layers, with ReLU between them."""
+        return read_layers(self.root / "head.onnx")
+
+    @cached_property
+    def concepts(self) -> dict[str, tuple[Row, Fraction]]:
+        """Each concept's score as a row over z."""
+        (layer,) = read_layers(self.root / "concept_map.onnx")
+        return dict(zip(self.manifest["concepts"], layer, strict=True))
+
+    @cached_property
+    def alignment(self) -> list[tuple[Row, Fraction]]:
+        """The mapped embedding's coordinates as rows over z."""
+        (layer,) = read_layers(self.root / "alignment.onnx")
+        return layer
+
+    @cached_property
+    def thresholds(self) -> dict[str, Fraction]:
+        """Calibrated thresholds of the concepts that have one."""
+        entries = json.loads((self.root / "vocabulary.json").read_bytes())["concepts"]
+        found = {name: entry["threshold"] for name, entry in entries.items()}
+        return {name: Fraction(text) for name, text in found.items() if text is not None}
+
+    @cached_property
+    def statistics(self) -> "Tensors":
+        """The class statistics."""
+        return Tensors(self.root / "statistics.safetensors")
+
+    @cached_property
+    def embeddings(self) -> "Tensors":
+        """The stored embeddings."""
+        return Tensors(self.root / "embeddings.safetensors")
+
+    @property
+    def size(self) -> int:
+        """Dimensions of an embedding."""
+        return int(self.manifest["dim"])
+
+
+class Tensors:
+    """A safetensors file: a JSON header, then raw numbers."""
+
+    _FORMATS: Mapping[str, tuple[str, int]] = {
+        "F64": ("d", 8),
+        "F32": ("f", 4),
+        "I64": ("q", 8),
+        "BOOL": ("?", 1),
+    }
+
+    def __init__(self, path: Path) -> None:
+        """Read the header."""
+        self._data = path.read_bytes()
+        (length,) = struct.unpack("<Q", self._data[:8])
+        self._start = 8 + length
+        self._header = json.loads(self._data[8 : self._start])
+
+    def row(self, name: str, *index: int) -> list[Any]:
+        """The last axis of a tensor at the indices of the axes before it."""
+        entry = self._header[name]
+        letter, width = self._FORMATS[entry["dtype"]]
+        shape = entry["shape"]
+        place = 0
+        for size, position in zip(shape, index, strict=False):
+            place = place * size + position
+        start = self._start + entry["data_offsets"][0] + place * shape[-1] * width
+        return list(struct.unpack_from(f"<{shape[-1]}{letter}", self._data, start))
+
+
+def read_layers(path: Path) -> list[list[tuple[Row, Fraction]]]:
+    """The affine layers of a chain of Gemm and Relu, exactly.
+
+    Raises:
+        Refused: the file holds anything else.
+    """
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False).graph
+    weights = {tensor.name: _tensor(tensor) for tensor in graph.initializer}
+    layers: list[list[tuple[Row, Fraction]]] = []
+    current, rectified = graph.input[0].name, True
+    for node in graph.node:
+        attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+        if node.input[0] != current or node.domain:
+            raise Refused(f"{path.name}: the layers are not a chain")
+        if node.op_type == "Gemm" and rectified:
+            if attributes != {"transB": 1} or len(node.input) != 3:
+                raise Refused(f"{path.name}: a Gemm of another form than the exporter's")
+            (rows, width), (bias, _) = weights[node.input[1]], weights[node.input[2]]
+            split = [rows[start : start + width] for start in range(0, len(rows), width)]
+            pairs = zip(split, bias, strict=True)
+            layers.append([(floats_row(row), Fraction(offset)) for row, offset in pairs])
+            rectified = False
+        elif node.op_type == "Relu" and not rectified and not attributes:
+            rectified = True
+        else:
+            raise Refused(f"{path.name}: the checker does not know {node.op_type} here")
+        (current,) = node.output
+    if rectified or [output.name for output in graph.output] != [current]:
+        raise Refused(f"{path.name}: the last layer is not the output")
+    return layers
+
+
+def _tensor(tensor: Any) -> tuple[list[float], int]:
+    """A float32 tensor's numbers in order, and the length of its last axis."""
+    if tensor.data_type != 1 or tensor.data_location != 0:
+        raise Refused(f"weight {tensor.name} is not float32 inside the file")
+    if tensor.raw_data:
+        count = len(tensor.raw_data) // 4
+        return list(struct.unpack(f"<{count}f", tensor.raw_data)), tensor.dims[-1]
+    return list(tensor.float_data), tensor.dims[-1]

@@ -1,0 +1,326 @@
+"""The front door: ``verify`` for one query, ``verify_suite`` for a suite.
+
+``auto`` goes from cheap to dear: look at the stored embeddings, screen the whole suite with
+closed-form bounds, then lemmas (affine heads) or HiGHS (ReLU heads), and z3 where those are not
+sure. A named engine gives its own answer: the bounds only settle single literals for it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from time import monotonic
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conspec.encodings.query import Query, space_of
+from conspec.encodings.regions import ConvexRegion, Part, build_regions
+from conspec.lens.bundle import Lens
+from conspec.specs import formula as f
+from conspec.specs.errors import BadRegion, BadUsage
+from conspec.specs.rewrite import Nnf
+from conspec.verifier.batch import Screened, screen
+from conspec.verifier.certificate import merged
+from conspec.verifier.engines import MILP_SOLVERS, Session, open_session
+from conspec.verifier.objectives import Objective, more_witnesses
+from conspec.verifier.results import Coverage, Result, coverage_of
+from conspec.verifier.screen import float_margins, reduce
+from conspec.verifier.verdict import Proved, Reason, Trust, Unknown, Verdict, Violated, Witness
+from conspec.verifier.witness import Store, validated_at, validated_near
+
+ENGINES = ("auto", "box", "z3", *MILP_SOLVERS)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a run may spend, and what it should return.
+
+    Attributes:
+        seconds: time limit per query and solver.
+        counterexamples: how many different counterexamples are wanted.
+        objective: which counterexample comes first.
+    """
+
+    seconds: float = 60.0
+    counterexamples: int = 1
+    objective: Objective = Objective.ANY
+
+
+DEFAULT_LIMITS = Limits()
+
+
+@dataclass
+class _Sessions:
+    """The solver sessions of the region at hand; those of other regions are dropped."""
+
+    region: ConvexRegion | None = None
+    open: dict[str, Session] = field(default_factory=dict)
+
+    def get(self, engine: str, query: Query) -> Session:
+        """The session of an engine on the query's region."""
+        if self.region is not query.region:
+            self.region, self.open = query.region, {}
+        if engine not in self.open:
+            self.open[engine] = open_session(engine, query.space, query.region)
+        return self.open[engine]
+
+
+def verify(query: Query, engine: str = "auto", limits: Limits = DEFAULT_LIMITS) -> Verdict:
+    """The verdict of one query; without a bundle, so without images and replay.
+
+    Raises:
+        BadUsage: there is no such engine.
+        MissingSolver: the engine's solver or licence is absent.
+    """
+    _check_engine(engine)
+    if query.region.is_empty:
+        return Proved(Trust.CERTIFIED, vacuous=True)
+    (screened,) = screen([query], points=engine in ("auto", "box"))
+    verdict, _ = _settled(screened, engine, limits, _Sessions())
+    if isinstance(verdict, Proved):
+        return replace(verdict, vacuous=is_vacuous(query, limits))
+    return verdict
+
+
+def is_vacuous(query: Query, limits: Limits = DEFAULT_LIMITS) -> bool | None:
+    """Whether no point of the region satisfies the premise; None if that was not decided.
+
+    A formula that is no implication has no premise, so it is not vacuous.
+    """
+    if not isinstance(query.spec.body, f.Implies):
+        return False
+    never = replace(query.spec, body=f.Not(query.spec.body.premise))
+    (screened,) = screen([replace(query, spec=never)], points=True)
+    verdict, _ = _settled(screened, "auto", limits, _Sessions())
+    return None if isinstance(verdict, Unknown) else isinstance(verdict, Proved)
+
+
+def verify_suite(
+    suite: f.Suite, lens: Lens, engine: str = "auto", limits: Limits = DEFAULT_LIMITS
+) -> Iterator[Result]:
+    """Results of a suite's ``forall`` specs, in order, each as soon as it is known.
+
+    Probability specs are passed over: they are estimated, not proved.
+
+    Raises:
+        BadUsage: there is no such engine.
+        BadRegion: a region is empty or cannot be built; raised before the first result.
+        UnknownName: a class, concept or image that the bundle does not have.
+        MissingSolver: the engine's solver or licence is absent.
+    """
+    _check_engine(engine)
+    return _Run(lens, engine, limits).results(
+        [spec for spec in suite.specs if isinstance(spec, f.ForAll)]
+    )
+
+
+def _check_engine(engine: str) -> None:
+    if engine not in ENGINES:
+        raise BadUsage(f"no engine '{engine}'; there are {', '.join(ENGINES)}")
+
+
+class _Run:
+    """One suite on one bundle."""
+
+    def __init__(self, lens: Lens, engine: str, limits: Limits) -> None:
+        self._lens = lens
+        self._engine = engine
+        self._limits = limits
+        self._space = space_of(lens)
+        self._store = Store.of(lens, self._space)
+        self._parts: dict[f.Region, list[Part]] = {}
+        self._coverage: dict[f.Region, Coverage | None] = {}
+        self._members: dict[int, NDArray[np.intp]] = {}
+        self._sessions = _Sessions()
+        self._vacuous: dict[tuple[int, f.Formula], bool | None] = {}
+
+    def results(self, specs: Sequence[f.ForAll]) -> Iterator[Result]:
+        """Screens everything, then settles what is left, spec by spec."""
+        start = monotonic()
+        queries = [self._queries(spec) for spec in specs]
+        flat = [query for parts in queries for query in parts]
+        screened = iter(screen(flat, points=self._engine in ("auto", "box")))
+        rows = [[next(screened) for _ in parts] for parts in queries]
+        finished = self._finished_at_once(rows) if self._engine in ("auto", "box") else {}
+        share = (monotonic() - start) / max(len(specs), 1)
+        for index, (spec, row) in enumerate(zip(specs, rows, strict=True)):
+            start = monotonic()
+            verdict, stage = finished.get(index) or self._settle(row)
+            if isinstance(verdict, Proved):
+                verdict = replace(verdict, vacuous=self._vacuity(row))
+            seconds = share + monotonic() - start
+            coverage = self._coverage_of(spec.region)
+            yield Result(spec, self._engine, verdict, seconds, coverage, stage)
+
+    def _vacuity(self, row: Sequence[Screened]) -> bool | None:
+        """Whether the premise fails on all parts of the region; None if that is not known."""
+        answers = set()
+        for entry in row:
+            query = entry.query
+            if not isinstance(query.spec.body, f.Implies):
+                return False
+            key = (id(query.region), query.spec.body.premise)
+            if key not in self._vacuous:
+                self._vacuous[key] = is_vacuous(query, self._limits)
+            answers.add(self._vacuous[key])
+        return False if False in answers else None if None in answers else True
+
+    def _queries(self, spec: f.ForAll) -> list[Query]:
+        """One query per convex part of the spec's region."""
+        if spec.region not in self._parts:
+            self._parts[spec.region] = self._checked_parts(spec)
+        return [
+            Query(spec, self._space, part.region, place, part.cuts)
+            for place, part in enumerate(self._parts[spec.region])
+        ]
+
+    def _checked_parts(self, spec: f.ForAll) -> list[Part]:
+        """The parts of the spec's region, none of which is empty."""
+        parts = build_regions(spec.region, self._lens)
+        for part in parts:
+            never = f.ForAll(spec.name, spec.region, f.Constant(False))
+            query = Query(never, self._space, part.region, 0, part.cuts)
+            if part.region.is_empty or (part.cuts and isinstance(verify(query), Proved)):
+                raise BadRegion(
+                    f"spec {spec.name}: the region is empty, so there is nothing to prove"
+                )
+        return parts
+
+    def _finished_at_once(
+        self, rows: Sequence[Sequence[Screened]]
+    ) -> dict[int, tuple[Verdict, str]]:
+        """Specs that the screen settled, completed in one batch."""
+        plain = self._limits.counterexamples <= 1 and self._limits.objective is Objective.ANY
+        finished: dict[int, tuple[Verdict, str]] = {}
+        violated: list[tuple[int, Witness, f.Formula]] = []
+        for index, row in enumerate(rows):
+            verdicts = [entry.verdict for entry in row]
+            bad = next((v for v in verdicts if isinstance(v, Violated)), None)
+            if bad is not None and plain and self._engine == "box":
+                violated.append((index, bad.witness, row[0].query.spec.body))
+            elif all(isinstance(verdict, Proved) for verdict in verdicts):
+                finished[index] = _merged([v for v in verdicts if v is not None]), "screen"
+        completed = self._store.completed([(w, body) for _, w, body in violated])
+        for (index, _, _), (witness, consistent) in zip(violated, completed, strict=True):
+            finished[index] = _replayed([witness], consistent), "screen"
+        return finished
+
+    def _settle(self, row: Sequence[Screened]) -> tuple[Verdict, str]:
+        """The verdict over all parts of a spec's region, and the stage that settled it."""
+        verdicts = []
+        stage = "screen"
+        for entry in row:
+            verdict, stage = self._part(entry)
+            if isinstance(verdict, Violated):
+                return self._completed(entry, verdict), stage
+            verdicts.append(verdict)
+        return _merged(verdicts), stage
+
+    def _part(self, entry: Screened) -> tuple[Verdict, str]:
+        """The verdict of one part."""
+        if self._engine == "auto" and not isinstance(entry.verdict, Proved):
+            image = self._look(entry.query)
+            if image is not None:
+                return Violated(image), "look"
+        return _settled(entry, self._engine, self._limits, self._sessions)
+
+    def _look(self, query: Query) -> Witness | None:
+        """The stored embedding in the region that violates most, if one does."""
+        key = id(query.region)
+        if key not in self._members:
+            self._members[key] = np.flatnonzero(query.region.members(self._store.embeddings))
+        members = self._members[key]
+        if not members.size:
+            return None
+        points = self._store.embeddings[members]
+        margins = float_margins(query.space, query.constrained, points)
+        if margins.max() < 0:
+            return None
+        best = int(np.argmax(margins))
+        return validated_near(query, points[best], int(members[best]))
+
+    def _completed(self, entry: Screened, verdict: Violated) -> Verdict:
+        """The violation with the witnesses asked for, replayed and with neighbours."""
+        query = entry.query
+        wanted = (self._limits.objective, self._limits.counterexamples)
+        reduced = reduce(query.constrained, entry.ranges, entry.place)
+        found = more_witnesses(query, reduced, verdict.witness, wanted, self._limits.seconds)
+        completed = self._store.completed([(witness, query.spec.body) for witness in found])
+        return _replayed([w for w, _ in completed], all(fine for _, fine in completed))
+
+    def _coverage_of(self, region: f.Region) -> Coverage | None:
+        if region not in self._coverage:
+            parts = self._parts[region]
+            self._coverage[region] = coverage_of(region, parts, self._lens, self._space)
+        return self._coverage[region]
+
+
+def _settled(
+    entry: Screened, engine: str, limits: Limits, sessions: _Sessions
+) -> tuple[Verdict, str]:
+    """The verdict of one screened query, and the stage that gave it."""
+    if entry.verdict is not None:
+        return entry.verdict, "screen"
+    query = entry.query
+    if engine == "box":
+        return _box_answer(query), "screen"
+    reduced = reduce(query.constrained, entry.ranges, entry.place)
+    verdict: Verdict = Unknown(Reason.INCOMPLETE)
+    stages = _stages(engine, query.space.head.is_affine)
+    for stage in stages:
+        verdict = sessions.get(stage, query).decide(query, reduced, limits.seconds)
+        if isinstance(verdict, Proved) and verdict.trust is Trust.SOLVER:
+            return _certified(verdict, query, reduced, limits, sessions), stage
+        if not isinstance(verdict, Unknown):
+            break
+    return verdict, stage
+
+
+def _stages(engine: str, is_affine: bool) -> tuple[str, ...]:
+    """The sessions to ask, in order."""
+    if engine != "auto":
+        return (engine,)
+    return ("lemmas", "z3") if is_affine else ("highs", "z3")
+
+
+def _certified(
+    proof: Proved, query: Query, reduced: Nnf, limits: Limits, sessions: _Sessions
+) -> Verdict:
+    """A solver's proof with a certificate, where the lemma engine finds one.
+
+    Should it find an exact counterexample instead, the solver was wrong and the exact verdict
+    stands.
+    """
+    if not query.space.head.is_affine:
+        return proof
+    checked = sessions.get("lemmas", query).decide(query, reduced, limits.seconds)
+    return proof if isinstance(checked, Unknown) else checked
+
+
+def _box_answer(query: Query) -> Verdict:
+    """What is left to the box engine: the centre of the region, or no answer."""
+    middle = query.region.into(np.zeros(query.region.parameters))
+    witness = validated_at(query, middle)
+    if witness is not None:
+        return Violated(witness)
+    return Unknown(Reason.UNSUPPORTED_ATOM if query.cones else Reason.INCOMPLETE)
+
+
+def _merged(verdicts: Sequence[Verdict]) -> Verdict:
+    """The verdict over a union from those of its parts, none of which is violated."""
+    for verdict in verdicts:
+        if isinstance(verdict, Unknown):
+            return verdict
+    proofs = [verdict for verdict in verdicts if isinstance(verdict, Proved)]
+    bounds = [proof.bound for proof in proofs if proof.bound is not None]
+    return Proved(
+        Trust.SOLVER if any(p.trust is Trust.SOLVER for p in proofs) else Trust.CERTIFIED,
+        bound=min(bounds) if len(bounds) == len(proofs) else None,
+        certificate=merged([proof.certificate for proof in proofs]),
+    )
+
+
+def _replayed(witnesses: Sequence[Witness], consistent: bool) -> Verdict:
+    """A violation, unless the replay contradicts what was read from the ONNX files."""
+    if not consistent:
+        return Unknown(Reason.REPLAY_DIFFERS)
+    return Violated(witnesses[0], tuple(witnesses[1:]))

@@ -1,0 +1,148 @@
+"""The solvers, each asked about one region's queries in turn.
+
+A row in ``MILP_SOLVERS`` is all that a new MILP solver needs besides its file. A solver's answer
+becomes a verdict only here: its point is checked exactly, its bound must be below zero by more
+than its tolerance, and everything else is ``Unknown``.
+"""
+
+from collections.abc import Callable
+from time import monotonic
+from typing import Protocol
+
+from conspec.encodings.milp import Answer, MilpSession, MilpSolver, Status
+from conspec.encodings.query import Query
+from conspec.encodings.regions import ConvexRegion
+from conspec.encodings.scores import ScoreSpace
+from conspec.encodings.smt import PRECISIONS, SmtSession
+from conspec.specs.rewrite import Nnf
+from conspec.verifier.lemmas import LemmaEngine
+from conspec.verifier.verdict import Proved, Reason, Trust, Unknown, Verdict, Violated
+from conspec.verifier.witness import validated_at
+
+TOLERANCE = 1e-5
+"""A scaled margin this far below zero is taken as a proof. Literals are scaled to ranges of
+[−1, 1]; the solvers' feasibility and integrality tolerances are 1e-6 (SCIP, HiGHS, Gurobi differ
+a little), and a binary that is off by 1e-6 moves a guarded literal by at most 2e-6."""
+
+
+class Session(Protocol):
+    """One engine on one region."""
+
+    def decide(self, query: Query, violation: Nnf, seconds: float) -> Verdict:
+        """The verdict of a query whose violation was reduced to an equivalent one."""
+
+
+def _highs() -> MilpSolver:
+    from conspec.verifier.highs import Highs
+
+    return Highs()
+
+
+def _gurobi() -> MilpSolver:
+    from conspec.verifier.gurobi import Gurobi
+
+    return Gurobi()
+
+
+def _scip() -> MilpSolver:
+    from conspec.verifier.scip import Scip
+
+    return Scip()
+
+
+MILP_SOLVERS: dict[str, Callable[[], MilpSolver]] = {
+    "highs": _highs,
+    "gurobi": _gurobi,
+    "scip": _scip,
+}
+
+
+class MilpEngine:
+    """A MILP solver on one region; its model is kept from query to query."""
+
+    def __init__(self, name: str, space: ScoreSpace, region: ConvexRegion) -> None:
+        """Remember what to build; the model is built with the first query."""
+        self._name = name
+        self._space = space
+        self._region = region
+        self._session: MilpSession | None = None
+
+    @property
+    def session(self) -> MilpSession:
+        """The model, fresh when the old one has collected too many literals."""
+        if self._session is None or self._session.is_full:
+            solver = MILP_SOLVERS[self._name]()
+            self._session = MilpSession(self._space, self._region, solver)
+        return self._session
+
+    def decide(self, query: Query, violation: Nnf, seconds: float) -> Verdict:
+        """The verdict; a proof is the solver's word."""
+        session = self.session
+        deadline = monotonic() + seconds
+        answer = session.maximise(violation, seconds)
+        while answer.point is not None and session.cut(answer.point):
+            answer = session.maximise(violation, max(deadline - monotonic(), 0.0))
+        if answer.status is Status.TOO_LARGE:
+            self._session = None  # rows of the refused model would stay in it
+        if answer.bound < -TOLERANCE and answer.status is not Status.FAILED:
+            return Proved(Trust.SOLVER)
+        if answer.point is not None:
+            witness = validated_at(query, query.region.into(answer.point))
+            if witness is not None:
+                return Violated(witness)
+        return Unknown(_milp_reason(query, answer), answer.detail)
+
+
+def _milp_reason(query: Query, answer: Answer) -> Reason:
+    """Why a MILP answer settles nothing."""
+    match answer.status:
+        case Status.TIME_LIMIT:
+            return Reason.TIME_LIMIT
+        case Status.TOO_LARGE:
+            return Reason.TOO_LARGE
+        case Status.OPTIMAL if query.cones:
+            return Reason.UNSUPPORTED_ATOM
+        case Status.OPTIMAL if answer.bound <= TOLERANCE:
+            return Reason.MARGIN_IN_TOLERANCE
+        case Status.OPTIMAL:
+            return Reason.NO_VALID_POINT
+        case _:  # "infeasible" too: some point always satisfies the rows, with a low margin
+            return Reason.SOLVER_FAILED
+
+
+class Z3Engine:
+    """z3 on one region: exact in both directions."""
+
+    def __init__(self, space: ScoreSpace, region: ConvexRegion) -> None:
+        """Remember what to build; the solver starts with the first query."""
+        self._space = space
+        self._region = region
+        self._session: SmtSession | None = None
+
+    def decide(self, query: Query, violation: Nnf, seconds: float) -> Verdict:
+        """The verdict, with short coefficients first and exact ones last."""
+        self._session = self._session or SmtSession(self._space, self._region)
+        deadline = monotonic() + seconds
+        for bits in PRECISIONS:
+            word, point = self._session.check(violation, bits, deadline - monotonic())
+            while point is not None:
+                witness = validated_at(query, point)
+                if witness is not None:
+                    return Violated(witness)
+                if not self._session.cut(point):
+                    break
+                word, point = self._session.check(violation, bits, deadline - monotonic())
+            if word == "unsat":
+                return Proved(Trust.SOLVER)
+            if monotonic() >= deadline:
+                return Unknown(Reason.TIME_LIMIT)
+        if query.cones:
+            return Unknown(Reason.UNSUPPORTED_ATOM)
+        return Unknown(Reason.SOLVER_FAILED, f"z3: {word}")
+
+
+def open_session(engine: str, space: ScoreSpace, region: ConvexRegion) -> Session:
+    """A session of a named solver on a region."""
+    if engine == "lemmas":
+        return LemmaEngine(space, region)
+    return Z3Engine(space, region) if engine == "z3" else MilpEngine(engine, space, region)

@@ -1,0 +1,86 @@
+"""SCIP as a MILP engine, when pyscipopt is installed."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from conspec.encodings.milp import INFINITY, Answer, Column, Row, Status
+from conspec.specs.errors import MissingSolver
+
+
+class Scip:
+    """A SCIP model that grows and shrinks at its end."""
+
+    def __init__(self) -> None:
+        """Start an empty model.
+
+        Raises:
+            MissingSolver: pyscipopt is not installed.
+        """
+        try:
+            import pyscipopt
+        except ImportError as error:
+            raise MissingSolver(
+                "SCIP is not installed; `pip install 'conspec[scip]'` brings it, or use "
+                "--engine highs"
+            ) from error
+        self._api = pyscipopt
+        self._model = pyscipopt.Model()
+        self._model.hideOutput()
+        self._model.setParam("limits/gap", 0.0)
+        self._variables: list[Any] = []
+        self._constraints: list[Any] = []
+
+    def add_columns(self, columns: Sequence[Column]) -> None:
+        """Append variables."""
+        for column in columns:
+            kind = "B" if column.integer else "C"
+            self._variables.append(self._model.addVar(lb=column.lower, ub=column.upper, vtype=kind))
+
+    def add_rows(self, rows: Sequence[Row]) -> None:
+        """Append constraints."""
+        for row in rows:
+            pairs = zip(row.columns, row.values, strict=True)
+            terms = self._api.quicksum(float(v) * self._variables[i] for i, v in pairs)
+            if row.lower == row.upper:
+                self._constraints.append(self._model.addCons(terms == float(row.lower)))
+            elif row.upper == INFINITY:
+                self._constraints.append(self._model.addCons(terms >= float(row.lower)))
+            else:
+                self._constraints.append(self._model.addCons(terms <= float(row.upper)))
+
+    def drop(self, columns: int, rows: int) -> None:
+        """Remove the last variables and constraints."""
+        self._model.freeTransform()
+        for _ in range(rows):
+            self._model.delCons(self._constraints.pop())
+        for _ in range(columns):
+            self._model.delVar(self._variables.pop())
+
+    def maximise(self, objective: Sequence[tuple[int, float]], seconds: float) -> Answer:
+        """Maximise a linear objective."""
+        self._model.freeTransform()
+        terms = self._api.quicksum(value * self._variables[place] for place, value in objective)
+        self._model.setObjective(terms, "maximize")
+        self._model.setParam("limits/time", seconds)
+        self._model.optimize()
+        return self._answer()
+
+    def _answer(self) -> Answer:
+        """What the run gave."""
+        word = self._model.getStatus()
+        statuses = {
+            "optimal": Status.OPTIMAL,
+            "infeasible": Status.INFEASIBLE,
+            "timelimit": Status.TIME_LIMIT,
+        }
+        status = statuses.get(word, Status.FAILED)
+        bound = INFINITY
+        if status in (Status.OPTIMAL, Status.TIME_LIMIT):
+            bound = float(self._model.getDualbound())
+        point = None
+        if self._model.getNSols() > 0:
+            best = self._model.getBestSol()
+            point = np.array([best[variable] for variable in self._variables])
+        return Answer(status, bound, point, f"SCIP: {word}")
