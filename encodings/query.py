@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from pathlib import Path
 from typing import TypeVar
 
 from conspec.encodings.exact import Vector
@@ -11,7 +12,7 @@ from conspec.encodings.onnx_reader import read_affine, read_network
 from conspec.encodings.regions import ConvexRegion, build_regions
 from conspec.encodings.scores import ScoreSpace
 from conspec.lens.bundle import Lens
-from conspec.specs.formula import ForAll, Implies
+from conspec.specs.formula import ForAll
 from conspec.specs.rewrite import (
     All,
     Cone,
@@ -20,8 +21,6 @@ from conspec.specs.rewrite import (
     Literal,
     Nnf,
     Some,
-    literals,
-    negation_normal_form,
 )
 
 
@@ -47,30 +46,24 @@ class Query:
     @cached_property
     def violation(self) -> Nnf:
         """The negated formula in negation normal form: what a counterexample satisfies."""
-        return negation_normal_form(self.spec.body, self.space.classes, negate=True)
+        return self.space.negated(self.spec.body)
 
-    @property
+    @cached_property
     def constrained(self) -> Nnf:
         """The violation together with the cuts of the region: what an engine has to refute."""
         return All((*self.cuts, self.violation)) if self.cuts else self.violation
 
     @cached_property
-    def premise(self) -> Nnf | None:
-        """The left side of a formula that is an implication: where it holds, the spec bites."""
-        if not isinstance(self.spec.body, Implies):
-            return None
-        return negation_normal_form(self.spec.body.premise, self.space.classes)
-
-    @cached_property
     def halfspaces(self) -> tuple[Halfspace, ...]:
         """The distinct half-spaces of the violation."""
-        found = literals(self.violation)
+        found = self.space.literals(self.violation)
         return tuple(literal for literal in found if isinstance(literal, Halfspace))
 
     @cached_property
     def cones(self) -> tuple[Cone, ...]:
         """The distinct ``has`` literals of the violation."""
-        return tuple(lit for lit in literals(self.violation) if isinstance(lit, Cone))
+        found = self.space.literals(self.violation)
+        return tuple(literal for literal in found if isinstance(literal, Cone))
 
     def margin(self, point: Vector) -> tuple[bool, Fraction]:
         """Whether the violation holds at an exact embedding, and by how much (exact).
@@ -83,16 +76,16 @@ class Query:
 
 def evaluate_at(nnf: Nnf, space: ScoreSpace, point: Vector) -> tuple[bool, Fraction]:
     """Truth and margin of a formula in negation normal form at an exact embedding."""
-    found = literals(nnf)
-    halfspaces = [literal for literal in found if isinstance(literal, Halfspace)]
-    values: dict[Literal, Fraction] = dict(
-        zip(halfspaces, space.exact_values(halfspaces, point), strict=True)
-    )
-    for literal in found:
-        if isinstance(literal, Cone):
-            excess = space.exact_has(literal.concept, point)
-            values[literal] = excess if literal.holds else -excess
-    return truth_and_margin(nnf, values.__getitem__)
+    full = space.with_hidden(point)
+
+    def value(literal: Literal) -> Fraction:
+        if isinstance(literal, Halfspace):
+            weights, constant = space.row(literal)
+            return weights.dot(full) + constant
+        excess = space.exact_has(literal.concept, point)
+        return excess if literal.holds else -excess
+
+    return truth_and_margin(nnf, value)
 
 
 T = TypeVar("T")
@@ -143,12 +136,24 @@ def truth_and_margin(nnf: Nnf, value: Callable[[Literal], Fraction]) -> tuple[bo
     return fold(nnf, leaf, join)
 
 
+_SPACES: dict[tuple[Path, str], ScoreSpace] = {}
+"""The score space of the bundle used last, by folder and hash."""
+
+
 def space_of(lens: Lens) -> ScoreSpace:
-    """The exact score functions of a bundle, read from its ONNX files.
+    """The exact score functions of a bundle, read from its ONNX files (once per bundle).
 
     Raises:
         BadFile: a file is damaged, or says something that the exact reader does not understand.
     """
+    key = (lens.root, lens.hash)
+    if key not in _SPACES:
+        _SPACES.clear()
+        _SPACES[key] = _read_space(lens)
+    return _SPACES[key]
+
+
+def _read_space(lens: Lens) -> ScoreSpace:
     thresholds = {name: lens.threshold(name) for name in lens.concepts}
     return ScoreSpace(
         classes=lens.classes,

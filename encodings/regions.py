@@ -312,8 +312,12 @@ def focus_box(lens: Lens, label: str, gamma: Fraction) -> Box:
 
     Source: focus regions of arXiv 2403.19837, cut to what the encoder can produce.
     """
-    deviation = from_array(lens.statistics.std[_known(lens, label)])
-    return scaled_box(_mean(lens, label), deviation, gamma, nonnegative=lens.nonnegative)
+    return scaled_box(*class_moments(lens, label), gamma, nonnegative=lens.nonnegative)
+
+
+def class_moments(lens: Lens, label: str) -> tuple[Vector, Vector]:
+    """Mean and standard deviation of a class's embeddings, exactly as stored."""
+    return _mean(lens, label), from_array(lens.statistics.std[_known(lens, label)])
 
 
 def image_embedding(lens: Lens, image: int) -> Vector:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from conspec.encodings.exact import Vector, combination, vector, zeros
 from conspec.encodings.network import Affine, Network
 from conspec.specs.errors import BadFile, UnknownName
-from conspec.specs.formula import Coordinate, Logit, Score, Symbol
-from conspec.specs.rewrite import Halfspace
+from conspec.specs.formula import Coordinate, Formula, Logit, Score, Symbol
+from conspec.specs.rewrite import Halfspace, Literal, Nnf, literals, negation_normal_form
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -46,6 +46,9 @@ class ScoreSpace:
     concept_map: Affine
     alignment: Affine | None = None
     thresholds: Mapping[str, Fraction] = field(default_factory=dict)
+    _negations: dict[Formula, Nnf] = field(default_factory=dict, repr=False)
+    _rows: dict[int, tuple[Halfspace, Row]] = field(default_factory=dict, repr=False)
+    _literals: dict[int, tuple[Nnf, list[Literal]]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse parts whose sizes do not fit together."""
@@ -117,8 +120,28 @@ class ScoreSpace:
             return weights, bias
         return _joined(zeros(self.dimension), weights), bias
 
+    def negated(self, body: Formula) -> Nnf:
+        """The negation of a formula in negation normal form; made once per formula."""
+        if body not in self._negations:
+            self._negations[body] = negation_normal_form(body, self.classes, negate=True)
+        return self._negations[body]
+
+    def literals(self, nnf: Nnf) -> list[Literal]:
+        """The distinct literals of a formula in order; found once per formula object."""
+        known = self._literals.get(id(nnf))
+        if known is None:
+            known = self._literals[id(nnf)] = (nnf, literals(nnf))
+        return known[1]
+
     def row(self, literal: Halfspace) -> Row:
-        """A literal as an exact row over ``v``."""
+        """A literal as an exact row over ``v``; made once per literal object."""
+        known = self._rows.get(id(literal))
+        if known is None:
+            # The literal is kept too, so that its identity stays its own.
+            known = self._rows[id(literal)] = (literal, self._row(literal))
+        return known[1]
+
+    def _row(self, literal: Halfspace) -> Row:
         parts = [(c, self.score_row(self.position(symbol))) for c, symbol in literal.terms]
         constant = sum((c * bias for c, (_, bias) in parts), literal.constant)
         return combination([(c, weights) for c, (weights, _) in parts]), constant
@@ -154,25 +177,14 @@ class ScoreSpace:
         """All K + M scores at an exact embedding."""
         return self.head.exact(point) + self.concept_map.exact(point)
 
-    def exact_values(self, literals: Sequence[Halfspace], point: Vector) -> list[Fraction]:
-        """The literals' exact values at an embedding; only the rows they use are evaluated."""
+    def with_hidden(self, point: Vector) -> Vector:
+        """The exact ``v = (z, y)`` of an embedding."""
         if self.head.is_affine:
-            scores: dict[int, Fraction] = {}
-        else:
-            logits = self.head.exact(point)
-            scores = dict(enumerate(logits))
-        values = []
-        for literal in literals:
-            total = literal.constant
-            for factor, symbol in literal.terms:
-                place = self.position(symbol)
-                if place not in scores:
-                    weights, bias = self.score_row(place)
-                    head = Vector(weights.numerators[: self.dimension], weights.denominator)
-                    scores[place] = head.dot(point) + bias
-                total += factor * scores[place]
-            values.append(total)
-        return values
+            return point
+        values = point
+        for affine in self.head.affines[:-1]:
+            values = vector([max(value, Fraction(0)) for value in affine.exact(values)])
+        return _joined(point, values)
 
     def concept_row(self, concept: str) -> Row:
         """A concept's score as an exact row over z."""

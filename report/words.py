@@ -69,6 +69,15 @@ def explanation(record: Record) -> str:
             return record.reason or "no reason was recorded"
 
 
+def about_radius(proof: Record | None) -> str:
+    """What the proof at the end of a radius rests on and covers; empty without a proof."""
+    if proof is None:
+        return ""
+    trust = "certified" if proof.certified else "solver's word"
+    share = "" if proof.coverage is None else f", covers {percent(proof.coverage.point)} %"
+    return f"{trust}{share}{', vacuous' if proof.vacuous else ''}"
+
+
 def _about_proof(record: Record) -> str:
     said = []
     if record.vacuous:

@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
+from onnx import helper
 from PIL import Image, ImageDraw
 
 from conspec.lens import Lens
-from conspec.lens.onnx_files import affine_model
+from conspec.lens.onnx_files import affine_model, model
 from conspec.lens.tables import Embeddings
 from conspec.lens.thumbnails import jpeg
 from conspec.lens.write import Contents, write_bundle
@@ -19,6 +21,7 @@ from conspec.lens.write import Contents, write_bundle
 CLASSES = ("truck", "bird", "sea lion")
 CONCEPTS = ("wheels", "wings", "fur", "floppy ears")
 PER_CLASS = 30
+Singles = npt.NDArray[np.float32]
 
 SUITE = """
 spec wheels_over_wings:
@@ -35,6 +38,39 @@ spec wings_over_wheels:
 def write_tiny(folder: Path, names: tuple[str, ...] = CLASSES) -> Lens:
     """Write the bundle; ``names`` calls the classes something else."""
     return write_bundle(folder, replace(_contents(), classes=names))
+
+
+def write_skewed(folder: Path, hidden: bool) -> Lens:
+    """Write a bundle with the same embeddings and uneven weights; ``hidden`` adds a ReLU layer."""
+    random = np.random.default_rng(5)
+
+    def near_identity(rows: int, columns: int) -> Singles:
+        return (np.eye(rows, columns) + 0.2 * random.normal(size=(rows, columns))).astype("f4")
+
+    mapping, offset = near_identity(4, 4), near_identity(1, 4)[0]
+    head = affine_model(near_identity(3, 4), near_identity(1, 3)[0], "logits")
+    if hidden:
+        sizes = {"w0": (5, 4), "b0": (1, 5), "w1": (3, 5), "b1": (1, 3)}
+        weights = {name: near_identity(*size) for name, size in sizes.items()}
+        weights |= {"b0": weights["b0"][0], "b1": weights["b1"][0]}
+        nodes = [
+            helper.make_node("Gemm", ["z", "w0", "b0"], ["h"], transB=1),
+            helper.make_node("Relu", ["h"], ["r"]),
+            helper.make_node("Gemm", ["r", "w1", "b1"], ["logits"], transB=1),
+        ]
+        head = model(nodes, weights, "logits", (4, 3))
+    thresholds = {"wheels": "0.6", "wings": "-0.2", "fur": "0.05"}
+    return write_bundle(
+        folder,
+        replace(
+            _contents(),
+            head=head,
+            concept_map=affine_model(mapping, offset, "concepts"),
+            alignment=affine_model(mapping, offset, "mapped"),
+            thresholds=thresholds,
+            calibration=dict.fromkeys(thresholds, "hand"),
+        ),
+    )
 
 
 def _contents() -> Contents:

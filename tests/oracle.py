@@ -12,11 +12,15 @@ from typing import Any, assert_never
 
 import z3
 
+from conspec.encodings.images import Image, Shape
 from conspec.encodings.network import Affine
 from conspec.encodings.query import Query
+from conspec.encodings.regions import Box
 from conspec.encodings.scores import ScoreSpace
 from conspec.specs import formula as f
+from conspec.specs.rewrite import Halfspace
 from conspec.specs.semantics import Scores, holds
+from conspec.verifier.verdict import Witness
 
 Point = Sequence[Fraction]
 Affines = list[tuple[list[list[Fraction]], list[Fraction]]]
@@ -55,11 +59,57 @@ def scores_at(space: ScoreSpace, point: Point) -> Scores:
     )
 
 
+def ends(query: Query) -> tuple[list[Fraction], list[Fraction]]:
+    """The bounds of a query's box."""
+    assert isinstance(query.region, Box)
+    return query.region.lower.fractions(), query.region.upper.fractions()
+
+
 def fails_at(query: Query, point: Point) -> bool:
-    """Whether the point lies in the region and the formula is false there."""
-    bounds = zip(query.region.lower.fractions(), point, query.region.upper.fractions(), strict=True)
-    inside = all(low <= value <= high for low, value, high in bounds)
+    """Whether the formula is false at a point of the query's box."""
+    inside = all(a <= value <= b for a, value, b in zip(*_sides(query, point), strict=True))
     return inside and not holds(query.spec.body, scores_at(query.space, point))
+
+
+def _sides(query: Query, point: Point) -> tuple[Point, Point, Point]:
+    lower, upper = ends(query)
+    return lower, point, upper
+
+
+def refuted(query: Query, witness: Witness) -> bool:
+    """Whether a witness lies in the region and the formula is false there."""
+    point = witness.point.fractions()
+    scores = scores_at(query.space, point)
+    if any(_value(_linear_of(cut), scores, point) < 0 for cut in query.cuts):
+        return False
+    if isinstance(query.region, Box):
+        return fails_at(query, point)
+    assert witness.parameters is not None
+    t = witness.parameters.fractions()
+    shape = query.region.shape
+    inside = {
+        Shape.CUBE: all(-1 <= value <= 1 for value in t),
+        Shape.BALL: sum((value * value for value in t), ZERO) <= 1,
+        Shape.SIMPLEX: all(value >= 0 for value in t) and sum(t, ZERO) == 1,
+    }[shape]
+    return inside and _image(query.region, t) == point and not holds(query.spec.body, scores)
+
+
+def _image(region: Image, t: Sequence[Any]) -> list[Any]:
+    """``center + scale · generators · t`` for numbers or z3 variables."""
+    rows = [[region.scale * Fraction(value) for value in row] for row in region.generators.tolist()]
+    center = region.center.fractions()
+    if all(isinstance(value, Fraction) for value in t):
+        return [sum((a * v for a, v in zip(r, t, strict=True)), c)
+                for r, c in zip(rows, center, strict=True)]  # fmt: skip
+    return [
+        z3.Sum([_number(c), *(_number(a) * v for a, v in zip(r, t, strict=True))])
+        for r, c in zip(rows, center, strict=True)
+    ]
+
+
+def _linear_of(cut: Halfspace) -> f.Linear:
+    return f.Linear(cut.terms, cut.constant)
 
 
 # --- z3 --------------------------------------------------------------------------------------
@@ -69,15 +119,31 @@ def decide(query: Query, seconds: float = 20.0) -> bool | None:
     """Whether the formula holds on the whole region; None if z3 gave up."""
     solver = z3.Solver()
     solver.set("timeout", int(seconds * 1000))
-    bounds = list(
-        zip(query.region.lower.fractions(), query.region.upper.fractions(), strict=True)
-    )
-    z = [z3.Real(f"oracle_z{i}") for i in range(len(bounds))]
-    for value, (low, high) in zip(z, bounds, strict=True):
-        solver.add(_number(low) <= value, value <= _number(high))
-    solver.add(z3.Not(_Reader(query.space, z, solver).formula(query.spec.body)))
+    z = _embedding(query, solver)
+    reader = _Reader(query.space, z, solver)
+    solver.add([reader.linear(_linear_of(cut)) >= 0 for cut in query.cuts])
+    solver.add(z3.Not(reader.formula(query.spec.body)))
     word = solver.check()
     return None if word == z3.unknown else bool(word == z3.unsat)
+
+
+def _embedding(query: Query, solver: Any) -> list[Any]:
+    """The embedding's entries, confined to the region."""
+    region = query.region
+    t = [z3.Real(f"oracle_t{i}") for i in range(region.parameters)]
+    if isinstance(region, Box):
+        for value, low, high in zip(t, *ends(query), strict=True):
+            solver.add(_number(low) <= value, value <= _number(high))
+        return t
+    match region.shape:
+        case Shape.CUBE:
+            solver.add([z3.And(value >= -1, value <= 1) for value in t])
+        case Shape.BALL:
+            solver.add(z3.Sum([value * value for value in t]) <= 1)
+        case Shape.SIMPLEX:
+            solver.add([value >= 0 for value in t])
+            solver.add(z3.Sum(t) == 1)
+    return _image(region, t)
 
 
 def _number(value: Fraction) -> Any:
@@ -103,13 +169,16 @@ class _Reader:
             for row, b in zip(weight, bias, strict=True)
         ]
 
-    def _linear(self, linear: f.Linear) -> Any:
+    def linear(self, linear: f.Linear) -> Any:
         parts = [_number(linear.constant)]
         for factor, symbol in linear.terms:
-            if isinstance(symbol, f.Logit):
-                parts.append(_number(factor) * self._logits[symbol.label])
-            else:
-                parts.append(_number(factor) * self._concepts[symbol.concept])
+            match symbol:
+                case f.Logit(label):
+                    parts.append(_number(factor) * self._logits[label])
+                case f.Score(concept):
+                    parts.append(_number(factor) * self._concepts[concept])
+                case f.Coordinate(index):
+                    parts.append(_number(factor) * self._z[index])
         return z3.Sum(parts)
 
     def _has(self, concept: str) -> Any:
@@ -132,7 +201,7 @@ class _Reader:
             case f.Has(concept):
                 return self._has(concept)
             case f.Compare(left, relation, right):
-                one, two = self._linear(left), self._linear(right)
+                one, two = self.linear(left), self.linear(right)
                 table = {
                     f.Relation.GT: one > two,
                     f.Relation.GE: one >= two,
@@ -191,13 +260,16 @@ def compared(node: f.Formula, scores: Scores) -> Iterator[Fraction]:
             assert_never(node)
 
 
-def _value(linear: f.Linear, scores: Scores) -> Fraction:
+def _value(linear: f.Linear, scores: Scores, point: Point = ()) -> Fraction:
     total = linear.constant
     for factor, symbol in linear.terms:
-        if isinstance(symbol, f.Logit):
-            total += factor * Fraction(scores.logits[symbol.label])
-        else:
-            total += factor * Fraction(scores.concepts[symbol.concept])
+        match symbol:
+            case f.Logit(label):
+                total += factor * Fraction(scores.logits[label])
+            case f.Score(concept):
+                total += factor * Fraction(scores.concepts[concept])
+            case f.Coordinate(index):
+                total += factor * point[index]
     return total
 
 
@@ -214,6 +286,11 @@ def _refined(places: list[Fraction], line: Line) -> list[Fraction]:
     return sorted(found)
 
 
+def _layer(space: ScoreSpace, depth: int, point: Callable[[Fraction], Point]) -> Line:
+    """The neurons of a hidden layer along a segment."""
+    return lambda t: list(hidden(space, point(t)))[depth]
+
+
 def decide_on_segment(query: Query, start: Point, end: Point) -> bool:
     """Whether the formula holds on the segment between two points of the region."""
     space, body = query.space, query.spec.body
@@ -223,7 +300,7 @@ def decide_on_segment(query: Query, start: Point, end: Point) -> bool:
 
     places = [ZERO, Fraction(1)]
     for depth in range(len(space.head.affines) - 1):
-        places = _refined(places, lambda t, depth=depth: list(hidden(space, point(t)))[depth])
+        places = _refined(places, _layer(space, depth, point))
     places = _refined(places, lambda t: list(compared(body, scores_at(space, point(t)))))
     places += [(left + right) / 2 for left, right in pairwise(places)]
     return all(holds(body, scores_at(space, point(t))) for t in places)
@@ -236,7 +313,7 @@ def decide_in_plane(query: Query) -> bool:
     the same cells, so one of them (the middle one) stands for all.
     """
     space, body = query.space, query.spec.body
-    (left, low), (right, high) = query.region.lower.fractions(), query.region.upper.fractions()
+    (left, low), (right, high) = ends(query)
     at_origin, at_x, at_y = (
         list(compared(body, scores_at(space, [Fraction(x), Fraction(y)])))
         for x, y in ((0, 0), (1, 0), (0, 1))

@@ -4,18 +4,22 @@ Weights are few and small, so that ties, duplicated rows and zero rows are commo
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 from hypothesis import strategies as st
 
 from conspec.encodings.exact import vector
+from conspec.encodings.images import Image, Shape
 from conspec.encodings.network import Affine, Network
 from conspec.encodings.query import Query
-from conspec.encodings.regions import Box, box
+from conspec.encodings.regions import Box, ConvexRegion, box
 from conspec.encodings.scores import ScoreSpace
 from conspec.specs import formula as f
 from conspec.specs import parse_formula
+from conspec.specs.rewrite import Halfspace
 from tests import oracle
 from tests import strategies as tree
 
@@ -55,10 +59,10 @@ def identity(size: int, scale: float = 1.0) -> ScoreSpace:
 
 def box_of(lower: Sequence[Number], upper: Sequence[Number]) -> Box:
     """A box with exact bounds; a string is the exact decimal."""
-    return box(vector(map(Fraction, lower)), vector(map(Fraction, upper)))
+    return box(vector([Fraction(v) for v in lower]), vector([Fraction(v) for v in upper]))
 
 
-def query(scores: ScoreSpace, body: f.Formula | str, region: Box) -> Query:
+def query(scores: ScoreSpace, body: f.Formula | str, region: ConvexRegion) -> Query:
     """A query whose spec says nothing of the region."""
     formula = parse_formula(body) if isinstance(body, str) else body
     unused = f.Box((Fraction(0),), (Fraction(1),))
@@ -66,9 +70,7 @@ def query(scores: ScoreSpace, body: f.Formula | str, region: Box) -> Query:
 
 
 @st.composite
-def layers(
-    draw: st.DrawFn, inputs: int, outputs: int, weights: st.SearchStrategy[float]
-) -> Affine:
+def layers(draw: st.DrawFn, inputs: int, outputs: int, weights: st.SearchStrategy[float]) -> Affine:
     """An affine layer, now and then with a row repeated or zero."""
     rows = st.lists(weights, min_size=inputs, max_size=inputs)
     weight = [draw(rows) for _ in range(outputs)]
@@ -89,7 +91,7 @@ def spaces(
     size = dimension or draw(st.integers(1, 3))
     classes, concepts = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     sizes = [size, *(draw(st.integers(1, 3)) for _ in range(draw(depth))), classes]
-    head = [draw(layers(n, m, weights)) for n, m in zip(sizes, sizes[1:], strict=False)]
+    head = [draw(layers(n, m, weights)) for n, m in pairwise(sizes)]
     concept_map = draw(layers(size, concepts, weights))
     return ScoreSpace(CLASSES[:classes], CONCEPTS[:concepts], Network(tuple(head)), concept_map)
 
@@ -104,9 +106,7 @@ def boxes(draw: st.DrawFn, dimension: int) -> Box:
 
 
 @st.composite
-def queries(
-    draw: st.DrawFn, scores: st.SearchStrategy[ScoreSpace], max_leaves: int = 8
-) -> Query:
+def queries(draw: st.DrawFn, scores: st.SearchStrategy[ScoreSpace], max_leaves: int = 8) -> Query:
     """A random formula over a random box."""
     chosen = draw(scores)
     body = tree.formulas(
@@ -156,11 +156,27 @@ def _inside(region: Box, first: int, rest: int) -> list[Fraction]:
     """A point of the box: the first coordinate and the others at eighths of its widths."""
     pairs = zip(region.lower.fractions(), region.upper.fractions(), strict=True)
     shares = [Fraction(first, 8)] + [Fraction(rest, 8)] * (region.dimension - 1)
-    return [
-        low + share * (high - low) for (low, high), share in zip(pairs, shares, strict=True)
-    ]
+    return [low + share * (high - low) for (low, high), share in zip(pairs, shares, strict=True)]
 
 
 def _value_at(scores: ScoreSpace, linear: f.Linear, point: Sequence[Fraction]) -> Fraction:
     found = oracle.scores_at(scores, point)
     return next(oracle.compared(f.Compare(linear, f.Relation.GT, f.Linear(())), found))
+
+
+@st.composite
+def images(draw: st.DrawFn, scores: st.SearchStrategy[ScoreSpace], shape: Shape) -> Query:
+    """A contested query moved to an image of a cube, ball or simplex, at times cut."""
+    found = draw(contested(scores))
+    size, count = found.space.dimension, draw(st.integers(1, 3))
+    rows = st.lists(st.sampled_from([-1.0, 0.0, 0.5, 1.0, 0.1]), min_size=count, max_size=count)
+    generators = np.array([draw(rows) for _ in range(size)])
+    scale = draw(st.sampled_from([Fraction(v) for v in ("1", "0.1", "2", "1/3", "0")]))
+    center = found.region.at(found.region.into(np.zeros(size)))
+    region = Image(center, generators, scale, shape)
+    cuts: tuple[Halfspace, ...] = ()
+    if draw(st.booleans()):
+        wall = ((Fraction(1), f.Coordinate(0)), (Fraction(-1, 3), f.Coordinate(size - 1)))
+        middle = center.fractions()[0] - center.fractions()[-1] / 3
+        cuts = (Halfspace(wall[: min(size, 2)] if size > 1 else wall[:1], -middle, False),)
+    return replace(found, region=region, cuts=cuts)

@@ -18,6 +18,7 @@ from conspec.specs.formula import (
     ClassOf,
     Compare,
     Constant,
+    Coordinate,
     Either,
     Ellipsoid,
     Focus,
@@ -67,6 +68,9 @@ names = st.one_of(
 )
 
 
+COORDINATES = 3  # of the embeddings that formulas speak of
+
+
 def numbers(least: int | None = None) -> st.SearchStrategy[Fraction]:
     """Exact numbers: decimals, quotients, tiny and huge ones."""
     exponents = st.integers(-20, 20)
@@ -79,20 +83,26 @@ def numbers(least: int | None = None) -> st.SearchStrategy[Fraction]:
     return either if least is None else either.map(lambda value: least + abs(value))
 
 
-def symbols(classes: Sequence[str], concepts: Sequence[str]) -> st.SearchStrategy[Symbol]:
+def symbols(
+    classes: Sequence[str], concepts: Sequence[str], coordinates: int
+) -> st.SearchStrategy[Symbol]:
     logits = st.sampled_from(classes).map(Logit)
-    return st.one_of(logits, st.sampled_from(concepts).map(Score))
+    scores = st.sampled_from(concepts).map(Score)
+    if not coordinates:
+        return st.one_of(logits, scores)
+    return st.one_of(logits, scores, st.integers(0, coordinates - 1).map(Coordinate))
 
 
 def linears(
     classes: Sequence[str],
     concepts: Sequence[str],
     coefficients: st.SearchStrategy[Fraction] | None = None,
+    coordinates: int = 0,
 ) -> st.SearchStrategy[Linear]:
     values = numbers() if coefficients is None else coefficients
     weights = values.map(lambda value: value or Fraction(1))
     terms = st.lists(
-        st.tuples(weights, symbols(classes, concepts)),
+        st.tuples(weights, symbols(classes, concepts, coordinates)),
         max_size=4,
         unique_by=lambda term: term[1],
     )
@@ -106,6 +116,7 @@ def formulas(
     has: bool = True,
     linear: bool = True,
     coefficients: st.SearchStrategy[Fraction] | None = None,
+    coordinates: int = 0,
     max_leaves: int = 12,
 ) -> st.SearchStrategy[Formula]:
     """Formulas over the given names.
@@ -116,6 +127,7 @@ def formulas(
         has: Whether ``has`` occurs.
         linear: Whether linear comparisons occur.
         coefficients: Numbers in linear comparisons; by default any that can be written.
+        coordinates: How many coordinates of the embedding linear comparisons may speak of.
         max_leaves: How many atoms a formula has at most.
     """
     concept = st.sampled_from(concepts)
@@ -127,7 +139,7 @@ def formulas(
     if has:
         atoms.append(concept.map(Has))
     if linear:
-        side = linears(classes, concepts, coefficients)
+        side = linears(classes, concepts, coefficients, coordinates)
         atoms.append(st.builds(Compare, side, st.sampled_from(Relation), side))
 
     def compound(inner: st.SearchStrategy[Formula]) -> st.SearchStrategy[Formula]:
@@ -163,7 +175,7 @@ def regions(
     classes: Sequence[str] = CLASSES, concepts: Sequence[str] = CONCEPTS
 ) -> st.SearchStrategy[Region]:
     label, size = st.sampled_from(classes), numbers(least=0)
-    side = linears(classes, concepts)
+    side = linears(classes, concepts, coordinates=COORDINATES)
     closed = st.builds(Compare, side, st.sampled_from([Relation.GE, Relation.LE]), side)
     simple: st.SearchStrategy[Region] = st.one_of(
         st.builds(Focus, label, size),
@@ -186,7 +198,7 @@ def regions(
 def specs(
     classes: Sequence[str] = CLASSES, concepts: Sequence[str] = CONCEPTS
 ) -> st.SearchStrategy[Spec]:
-    body = formulas(classes, concepts)
+    body = formulas(classes, concepts, coordinates=COORDINATES)
     share = st.fractions(0, 1, max_denominator=1000)
     population = st.sampled_from([None, *classes]).map(ClassOf)
     return st.one_of(

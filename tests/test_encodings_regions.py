@@ -35,9 +35,7 @@ def corners(region: Box) -> list[Vector]:
 
 
 def inside(region: Box, point: Vector) -> bool:
-    bounds = zip(
-        region.lower.fractions(), point.fractions(), region.upper.fractions(), strict=True
-    )
+    bounds = zip(region.lower.fractions(), point.fractions(), region.upper.fractions(), strict=True)
     return all(low <= value <= high for low, value, high in bounds)
 
 

@@ -58,6 +58,27 @@ def test_row_bounds_contain_the_exact_range(problem: tuple[Floats, float, Floats
     assert high[0, 0] == np.inf or Fraction(high[0, 0]) >= greatest
 
 
+@pytest.mark.parametrize("seed", range(30))
+def test_cancelling_sums_are_paid_for(seed: int) -> None:
+    """Point boxes whose exact value is far below the rounding of the sum."""
+    random = np.random.default_rng(seed)
+    half = random.normal(size=6) * 10.0 ** random.integers(-3, 16, 6)
+    row = np.concatenate([half, -half, [random.normal()]])[random.permutation(13)]
+    point = np.ones(13) * (1.0 + 2.0**-40)
+    exact = (np.zeros((1, 13)), np.zeros(1))
+    low, high = row_bounds(row[None], np.zeros(1), exact, point[None], point[None])
+    value, _ = exact_range(row, 0.0, point, point)
+    assert Fraction(low[0, 0]) <= value <= Fraction(high[0, 0])
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_products_that_vanish_are_paid_for(sign: float) -> None:
+    row, point = np.full((1, 20), sign * 1.5e-162), np.full((1, 20), 1.5e-162)
+    low, high = row_bounds(row, np.zeros(1), (np.zeros((1, 20)), np.zeros(1)), point, point)
+    value = 20 * Fraction(row[0, 0]) * Fraction(point[0, 0])
+    assert Fraction(low[0, 0]) <= value <= Fraction(high[0, 0])
+
+
 @hard
 @given(problems(), st.data())
 def test_row_bounds_allow_for_the_error_of_the_rows(

@@ -39,8 +39,10 @@ def test_shortened_factors_are_short_and_near(factors: list[Fraction]) -> None:
     short, change = shortened(factors, 12)
     assert change <= len(factors) * largest / 2**11
     for value in short:
-        assert value.numerator.bit_length() <= 14 or value.numerator % 2**900 == 0 or (
-            value.denominator == 1
+        assert (
+            value.numerator.bit_length() <= 14
+            or value.numerator % 2**900 == 0
+            or (value.denominator == 1)
         )
 
 

@@ -26,7 +26,7 @@ A, B, C = Stronger("a", "b"), Stronger("b", "c"), Stronger("c", "a")
 
 
 @settings(deadline=None, max_examples=60)
-@given(tree.formulas())
+@given(tree.formulas(coordinates=tree.COORDINATES))
 def test_formula(formula: Formula) -> None:
     assert parse_formula(to_text(formula)) == formula
 

@@ -13,6 +13,7 @@ from conspec.specs.errors import UnknownName
 from conspec.specs.formula import (
     AtLeast,
     AtMost,
+    Coordinate,
     Formula,
     Has,
     Iff,
@@ -33,7 +34,8 @@ SMALL = st.sampled_from([Fraction(value) for value in (-2, -1, 0, 1, 2)])
 def scores(classes: tuple[str, ...] = tree.CLASSES) -> st.SearchStrategy[Scores]:
     concepts = st.fixed_dictionaries(dict.fromkeys(tree.CONCEPTS, VALUES))
     logits = st.fixed_dictionaries(dict.fromkeys(classes, VALUES))
-    return st.builds(Scores, logits, concepts, concepts, concepts)
+    embedding = st.lists(VALUES, min_size=tree.COORDINATES, max_size=tree.COORDINATES)
+    return st.builds(Scores, logits, concepts, concepts, concepts, embedding)
 
 
 def nnf_holds(nnf: Nnf, scores: Scores) -> bool:
@@ -41,10 +43,13 @@ def nnf_holds(nnf: Nnf, scores: Scores) -> bool:
         case Halfspace(terms, constant, strict):
             total = constant
             for weight, symbol in terms:
-                if isinstance(symbol, Logit):
-                    total += weight * Fraction(scores.logits[symbol.label])
-                else:
-                    total += weight * Fraction(scores.concepts[symbol.concept])
+                match symbol:
+                    case Logit(label):
+                        total += weight * Fraction(scores.logits[label])
+                    case Score(concept):
+                        total += weight * Fraction(scores.concepts[concept])
+                    case Coordinate(index):
+                        total += weight * Fraction(scores.embedding[index])
             return total > 0 if strict else total >= 0
         case Cone(concept, positive):
             return holds(Has(concept), scores) == positive
@@ -73,7 +78,7 @@ def test_it_means_the_same(formula: Formula, values: Scores) -> None:
 
 
 @settings(deadline=None, max_examples=100)
-@given(tree.formulas())
+@given(tree.formulas(coordinates=tree.COORDINATES))
 def test_negation_twice_is_the_formula(formula: Formula) -> None:
     plain = negation_normal_form(formula, tree.CLASSES)
     assert negation_normal_form(Not(Not(formula)), tree.CLASSES) == plain
@@ -81,7 +86,7 @@ def test_negation_twice_is_the_formula(formula: Formula) -> None:
 
 
 @settings(deadline=None, max_examples=100)
-@given(tree.formulas(), st.booleans())
+@given(tree.formulas(coordinates=tree.COORDINATES), st.booleans())
 def test_its_shape(formula: Formula, negate: bool) -> None:
     whole = negation_normal_form(formula, tree.CLASSES, negate=negate)
     for node in nodes(whole):

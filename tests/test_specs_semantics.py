@@ -29,13 +29,15 @@ def arrays(width: int) -> st.SearchStrategy[Any]:
 
 @st.composite
 def batches(draw: st.DrawFn) -> ScoreBatch:
-    logits, concepts, cosines = draw(arrays(K)), draw(arrays(M)), draw(arrays(M))
+    parts = [draw(arrays(width)) for width in (K, M, M, tree.COORDINATES)]
     library = draw(st.sampled_from(["float64", "float32", "torch"]))
     if library == "torch":
-        logits, concepts, cosines = map(torch.tensor, (logits, concepts, cosines))
+        parts = [torch.tensor(array) for array in parts]
     else:
-        logits, concepts, cosines = (array.astype(library) for array in (logits, concepts, cosines))
-    return ScoreBatch(logits, concepts, tree.CLASSES, tree.CONCEPTS, cosines, THRESHOLDS)
+        parts = [array.astype(library) for array in parts]
+    logits, concepts, cosines, embeddings = parts
+    names = (tree.CLASSES, tree.CONCEPTS)
+    return ScoreBatch(logits, concepts, *names, cosines, THRESHOLDS, embeddings)
 
 
 def row(batch: ScoreBatch, index: int) -> Scores:
@@ -47,18 +49,19 @@ def row(batch: ScoreBatch, index: int) -> Scores:
         values(batch.concepts, batch.concept_names),
         values(batch.cosines, batch.concept_names),
         batch.thresholds,
+        [] if batch.embeddings is None else batch.embeddings[index].tolist(),
     )
 
 
 @settings(deadline=None, max_examples=50)
-@given(tree.formulas(coefficients=COEFFICIENTS), batches())
+@given(tree.formulas(coefficients=COEFFICIENTS, coordinates=tree.COORDINATES), batches())
 def test_truth_is_that_of_each_row(formula: Formula, batch: ScoreBatch) -> None:
     expected = [holds(formula, row(batch, index)) for index in range(N)]
     assert truth(formula, batch).tolist() == expected
 
 
 @settings(deadline=None, max_examples=50)
-@given(tree.formulas(coefficients=COEFFICIENTS), batches())
+@given(tree.formulas(coefficients=COEFFICIENTS, coordinates=tree.COORDINATES), batches())
 def test_the_sign_of_a_margin_is_the_truth(formula: Formula, batch: ScoreBatch) -> None:
     pairs = zip(margin(formula, batch).tolist(), truth(formula, batch).tolist(), strict=True)
     for value, true in pairs:
@@ -66,7 +69,7 @@ def test_the_sign_of_a_margin_is_the_truth(formula: Formula, batch: ScoreBatch) 
 
 
 @settings(deadline=None, max_examples=50)
-@given(tree.formulas(coefficients=COEFFICIENTS), batches())
+@given(tree.formulas(coefficients=COEFFICIENTS, coordinates=tree.COORDINATES), batches())
 def test_negation_turns_the_margin_round(formula: Formula, batch: ScoreBatch) -> None:
     assert margin(Not(formula), batch).tolist() == (-margin(formula, batch)).tolist()
 

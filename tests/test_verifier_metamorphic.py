@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from conspec.encodings.network import Affine, Network
 from conspec.encodings.query import Query
-from conspec.encodings.regions import Box, box
+from conspec.encodings.regions import Box
 from conspec.encodings.scores import ScoreSpace
 from conspec.specs import formula as f
 from conspec.verifier import Proved, Unknown, Violated, verify
-from tests import spaces
+from tests import oracle, spaces
 
 modest = settings(
     max_examples=40, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
@@ -43,7 +43,7 @@ def scaled(layer: Affine, weight: float, bias: float) -> Affine:
 @modest
 @given(QUERIES, st.sampled_from(["0", "1/3", "1"]), st.sampled_from(["0", "1/7", "1"]))
 def test_shrinking_a_region_keeps_a_proof(query: Query, low: str, high: str) -> None:
-    lower, upper = query.region.lower.fractions(), query.region.upper.fractions()
+    lower, upper = oracle.ends(query)
     start, share = Fraction(low) / 2, Fraction(high) / 2
     pairs = list(zip(lower, upper, strict=True))
     first = [a + start * (b - a) for a, b in pairs]
@@ -72,7 +72,7 @@ def test_powers_of_two_change_nothing(query: Query, in_power: int, out_power: in
     head[-1] = scaled(head[-1], t, t)
     concept_map = scaled(query.space.concept_map, t / s, t)
     space = replace(query.space, head=Network(tuple(head)), concept_map=concept_map)
-    region = box(query.region.lower.scaled(Fraction(s)), query.region.upper.scaled(Fraction(s)))
+    region = spaces.box_of(*([Fraction(s) * v for v in side] for side in oracle.ends(query)))
     body = multiplied(query.spec.body, Fraction(t))
     assert answer(spaces.query(space, body, region)) is answer(query)
 
@@ -113,7 +113,7 @@ def test_the_order_of_classes_concepts_and_coordinates_is_nothing(
         Network((*hidden, permuted(last, one))),
         permuted(space.concept_map, two),
     )
-    assert answer(replace(query, space=mirrored(shuffled), region=reverse(query.region))) is (
+    assert answer(replace(query, space=mirrored(shuffled), region=reverse(query))) is (
         answer(query)
     )
 
@@ -125,8 +125,8 @@ def mirrored(space: ScoreSpace) -> ScoreSpace:
     return replace(space, head=Network((flipped[0], *rest)), concept_map=flipped[1])
 
 
-def reverse(region: Box) -> Box:
-    return spaces.box_of(region.lower.fractions()[::-1], region.upper.fractions()[::-1])
+def reverse(query: Query) -> Box:
+    return spaces.box_of(*(side[::-1] for side in oracle.ends(query)))
 
 
 @modest
@@ -153,7 +153,7 @@ def test_redundant_parts_change_nothing(query: Query) -> None:
 @modest
 @given(QUERIES, st.sampled_from(["0", "1/3", "1/2", "1"]))
 def test_a_box_cut_in_two_is_as_good_as_its_worse_half(query: Query, share: str) -> None:
-    lower, upper = query.region.lower.fractions(), query.region.upper.fractions()
+    lower, upper = oracle.ends(query)
     middle = lower[0] + Fraction(share) * (upper[0] - lower[0])
     left = spaces.box_of(lower, [middle, *upper[1:]])
     right = spaces.box_of([middle, *lower[1:]], upper)

@@ -18,5 +18,4 @@ def test_z3_agrees_with_fractions_in_the_plane(query: Query) -> None:
 @settings(max_examples=40, derandomize=True, deadline=None)
 @given(spaces.queries(spaces.spaces(1)))
 def test_z3_agrees_with_fractions_on_the_line(query: Query) -> None:
-    lower, upper = query.region.lower.fractions(), query.region.upper.fractions()
-    assert oracle.decide(query) is oracle.decide_on_segment(query, lower, upper)
+    assert oracle.decide(query) is oracle.decide_on_segment(query, *oracle.ends(query))

@@ -28,7 +28,7 @@ def right_or_unsure(query: Query, truth: bool) -> None:
                 assert truth, engine
             case Violated(witness):
                 assert not truth, engine
-                assert oracle.fails_at(query, witness.point.fractions())
+                assert oracle.refuted(query, witness)
             case Unknown():
                 assert engine not in ("auto", "z3")
 

@@ -6,15 +6,17 @@ from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from conspec.encodings.query import Query, fold
 from conspec.encodings.regions import ConvexRegion
 from conspec.encodings.rounding import Bools, Floats
 from conspec.encodings.scores import ScoreSpace
-from conspec.specs.rewrite import All, Cone, Halfspace, Literal, Nnf, literals
+from conspec.specs.rewrite import All, Cone, Halfspace, Literal, Nnf
 from conspec.verifier.certificate import Certificate, Lemma, Term
 from conspec.verifier.screen import (
     Ranges,
+    cone_values,
     impossible,
     literal_values,
     margin_bounds,
@@ -22,8 +24,8 @@ from conspec.verifier.screen import (
     ranges_of,
     rows_of,
 )
-from conspec.verifier.verdict import Proved, Trust, Violated
-from conspec.verifier.witness import validated_at
+from conspec.verifier.verdict import Proved, Trust, Violated, Witness
+from conspec.verifier.witness import validated_at, validated_near
 
 BLOCK = 64
 """Formulas screened together; it bounds the memory, whatever the suite's size."""
@@ -40,45 +42,67 @@ class Screened:
         ranges: ranges of its literals, for all regions of its block.
         place: the query's region among them.
         verdict: a proof or a counterexample, or None.
+        stage: "screen", or "look" if a stored image settled it.
     """
 
     query: Query
     ranges: Ranges
     place: int
     verdict: Proved | Violated | None
+    stage: str = "screen"
 
 
-def screen(queries: Sequence[Query], *, points: bool) -> list[Screened]:
+class Gallery:
+    """The stored embeddings, and which of them lie in a region."""
+
+    def __init__(self, embeddings: Floats) -> None:
+        """Take the embeddings [N, n]."""
+        self.embeddings = embeddings
+        self._members: dict[int, tuple[ConvexRegion, NDArray[np.intp]]] = {}
+
+    def members(self, region: ConvexRegion) -> NDArray[np.intp]:
+        """Places of the embeddings in the region."""
+        if id(region) not in self._members:
+            inside = np.flatnonzero(region.members(self.embeddings))
+            self._members[id(region)] = (region, inside)
+        return self._members[id(region)][1]
+
+
+def screen(
+    queries: Sequence[Query], *, points: bool, gallery: Gallery | None = None
+) -> list[Screened]:
     """Screens queries of one score space, none of which has an empty region.
 
     Args:
         queries: the queries; those of one region should share the region object.
         points: also try the points that maximise single literals as counterexamples.
+        gallery: also, and first, try the stored embeddings in the region.
 
     Returns:
         One entry per query, in order.
     """
     found: dict[int, Screened] = {}
-    for block in _blocks(queries):
+    for block in _blocks(queries, gallery):
         found.update(block.screened(points))
     return [found[index] for index in range(len(queries))]
 
 
-def _blocks(queries: Sequence[Query]) -> Iterator["_Block"]:
+def _blocks(queries: Sequence[Query], gallery: Gallery | None) -> Iterator["_Block"]:
     """Queries sorted into regions that are asked the same formulas, a few formulas at a time."""
     of_region: dict[int, list[int]] = {}
     for index, query in enumerate(queries):
         of_region.setdefault(id(query.region), []).append(index)
     groups: dict[tuple[object, ...], list[list[int]]] = {}
     for members in of_region.values():
-        formulas = (queries[members[0]].cuts, *(queries[index].spec.body for index in members))
+        # The violation is one object per formula, so its identity stands for the formula.
+        formulas = (queries[members[0]].cuts, *(id(queries[i].violation) for i in members))
         groups.setdefault(formulas, []).append(members)
     for rows in groups.values():
         regions = [queries[members[0]].region for members in rows]
         columns = [[(i, queries[i]) for i in column] for column in zip(*rows, strict=True)]
         for start in range(0, len(columns), BLOCK):
             chunk = columns[start : start + BLOCK]
-            yield _Block(queries[rows[0][0]].space, regions, chunk)
+            yield _Block(queries[rows[0][0]].space, regions, chunk, gallery)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,11 +113,13 @@ class _Block:
         space: the score space.
         regions: R regions.
         queries: per formula, the index and query of each region.
+        gallery: stored embeddings to try, or None.
     """
 
     space: ScoreSpace
     regions: list[ConvexRegion]
     queries: list[list[tuple[int, Query]]]
+    gallery: Gallery | None
 
     @cached_property
     def ranges(self) -> Ranges:
@@ -101,8 +127,7 @@ class _Block:
         found = [
             literal
             for row in self.queries
-            for _, query in row
-            for literal in literals(query.constrained)
+            for literal in self.space.literals(row[0][1].constrained)
             if isinstance(literal, Halfspace)
         ]
         return ranges_of(self.space, rows_of(self.space, found), self.regions)
@@ -123,6 +148,22 @@ class _Block:
             [literal_values(self.space, rows, region.points(t)).T for region, t in pairs]
         )
 
+    @cached_property
+    def stored_values(self) -> dict[int, Floats]:
+        """Values [A, m] of each literal at the m stored embeddings in each region that has any."""
+        found = {}
+        for place, region in enumerate(self.regions if self.gallery else []):
+            points = self._stored(region)
+            if len(points):
+                found[place] = literal_values(self.space, self.ranges.rows, points)
+        return found
+
+    def _stored(self, region: ConvexRegion) -> Floats:
+        """The stored embeddings [m, n] in a region."""
+        if self.gallery is None:
+            return np.zeros((0, self.space.dimension))
+        return self.gallery.embeddings[self.gallery.members(region)]
+
     def screened(self, points: bool) -> Iterator[tuple[int, Screened]]:
         """Each query's index and what is known of it."""
         for row in self.queries:
@@ -132,23 +173,46 @@ class _Block:
             candidates = self._candidates(nnf, ~proved) if points else {}
             for place, (index, query) in enumerate(row):
                 verdict: Proved | Violated | None = None
+                stage = "screen"
                 if proved[place]:
-                    verdict = Proved(
-                        Trust.CERTIFIED,
-                        bound=-float(bounds[place]),
-                        certificate=_certificate(nnf, self.ranges, place),
-                    )
+                    certificate = self._certificate(nnf, place)
+                    bound = -float(bounds[place])
+                    verdict = Proved(Trust.CERTIFIED, bound=bound, certificate=certificate)
+                elif (seen := self._look(query, place)) is not None:
+                    verdict, stage = Violated(seen), "look"
                 elif place in candidates:
                     parameters = self.maximisers[place][candidates[place]]
                     witness = validated_at(query, query.region.into(parameters))
                     verdict = Violated(witness) if witness else None
-                yield index, Screened(query, self.ranges, place, verdict)
+                yield index, Screened(query, self.ranges, place, verdict, stage)
+
+    def _look(self, query: Query, place: int) -> Witness | None:
+        """The stored embedding in the region that violates most, if one does."""
+        if self.gallery is None or place not in self.stored_values:
+            return None
+        values = self.stored_values[place]
+
+        def leaf(literal: Literal) -> Floats:
+            if isinstance(literal, Cone):
+                return cone_values(self.space, literal, self._stored(query.region))
+            row: Floats = values[self.ranges.rows.place(literal)]
+            return row
+
+        def join(count: int, parts: list[Floats]) -> Floats:
+            return nth_largest(count, parts, values.shape[1])
+
+        margins: Floats = fold(query.constrained, leaf, join)
+        best = int(np.argmax(margins))
+        if not margins[best] >= 0:
+            return None
+        image = int(self.gallery.members(query.region)[best])
+        return validated_near(query, self.gallery.embeddings[image], image)
 
     def _candidates(self, nnf: Nnf, unproved: Bools) -> dict[int, int]:
         """For unproved regions, the literal whose maximiser violates most, if it is promising."""
-        index = self.ranges.rows.index
-        halfspaces = [lit for lit in literals(nnf) if isinstance(lit, Halfspace)]
-        own = np.array([index[literal] for literal in halfspaces], dtype=np.intp)
+        rows = self.ranges.rows
+        halfspaces = [lit for lit in self.space.literals(nnf) if isinstance(lit, Halfspace)]
+        own = np.array([rows.place(literal) for literal in halfspaces], dtype=np.intp)
         places = np.flatnonzero(unproved)
         if not own.size or not places.size:
             return {}
@@ -158,7 +222,7 @@ class _Block:
         def leaf(literal: Literal) -> Floats:
             if isinstance(literal, Cone):
                 return np.full(shape, np.inf)
-            column: Floats = values[:, :, index[literal]]
+            column: Floats = values[:, :, rows.place(literal)]
             return column
 
         def join(count: int, parts: list[Floats]) -> Floats:
@@ -174,16 +238,15 @@ class _Block:
             if good
         }
 
-
-def _certificate(nnf: Nnf, ranges: Ranges, place: int) -> Certificate:
-    """Lemmas of one literal each; a conjunction needs only one of them."""
-    found = [
-        (number, literal)
-        for number, literal in enumerate(literals(nnf))
-        if ranges.never(literal)[place]
-    ]
-    if isinstance(nnf, All):
-        direct = [pair for pair in found if pair[1] in nnf.operands]
-        found = direct[:1] or found
-    lemmas = tuple(Lemma((Term(number, Fraction(1)),)) for number, _ in found)
-    return Certificate((lemmas,))
+    def _certificate(self, nnf: Nnf, place: int) -> Certificate:
+        """Lemmas of one literal each; a conjunction needs only one of them."""
+        found = [
+            (number, literal)
+            for number, literal in enumerate(self.space.literals(nnf))
+            if self.ranges.never(literal)[place]
+        ]
+        if isinstance(nnf, All):
+            direct = [pair for pair in found if pair[1] in nnf.operands]
+            found = direct[:1] or found
+        lemmas = tuple(Lemma((Term(number, Fraction(1)),)) for number, _ in found)
+        return Certificate((lemmas,))

@@ -2,17 +2,19 @@
 
 It takes a line of a results file and the lens bundle, re-derives the formula from the spec's
 text and the weights from the ONNX files, and checks each lemma of a proof, or the counterexample.
-Trusted are this file, ``checker_files`` and ``checker_regions``, the Con_spec parser and printer,
-the rewriting to negation normal form, the propositional search, and the packages that decode
-protobuf and JSON. No solver, no torch, no floating point.
+Trusted are this file, ``checker_cones``, ``checker_files`` and ``checker_regions``, the Con_spec
+parser and printer, the rewriting to negation normal form, the propositional search, and the
+packages that decode protobuf and JSON. No solver, no torch, no floating point.
 
 A proof is accepted if every lemma's weighted sum of literals is impossible on the region, and no
 choice of literals that satisfies the negated formula avoids all lemmas.
 """
 
+import re
+import struct
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from math import isqrt
+from functools import lru_cache
 from operator import mul
 from typing import Any
 
@@ -31,6 +33,7 @@ from conspec.specs.rewrite import (
     literals,
     negation_normal_form,
 )
+from conspec.verifier.checker_cones import norm_bound
 from conspec.verifier.checker_files import (
     Bundle,
     Refused,
@@ -55,7 +58,10 @@ def check_line(line: Mapping[str, Any], bundle: Bundle) -> str:
     """
     try:
         return _check(line, bundle)
-    except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError, ConspecError) as error:
+    except (
+        ArithmeticError, AttributeError, LookupError, TypeError, ValueError,
+        ConspecError, struct.error,
+    ) as error:  # fmt: skip
         raise Refused(f"malformed line: {error!r}") from error
     except (TooHard, RecursionError) as error:
         raise Refused("the proof's propositional part is too hard to check") from error
@@ -71,25 +77,26 @@ def _check(line: Mapping[str, Any], bundle: Bundle) -> str:
         raise Refused(f"no such trust: {trust!r}")
     if line["bundle"] != bundle.hash:
         raise Refused("the line belongs to another lens bundle")
-    spec = _spec(line)
+    spec = _spec(line, bundle)
     parts = regions_of(spec.region, bundle)
     if verdict == "violated":
-        _check_counterexample(spec, parts, line["counterexample"], bundle)
+        for claim in (line["counterexample"], *line["more_counterexamples"]):
+            _check_counterexample(spec, parts, claim, bundle)
         return "counterexample"
     certificate = line["certificate"]
     if (certificate["format"], certificate["version"]) != ("conspec-certificate", 1):
         raise Refused("a certificate of another format or version")
     if len(certificate["parts"]) != len(parts):
         raise Refused("the certificate has another number of parts than the region")
-    for (region, cuts), lemmas in zip(parts, certificate["parts"], strict=True):
+    for (region, cuts), part in zip(parts, certificate["parts"], strict=True):
         negated = negation_normal_form(spec.body, bundle.classes, negate=True)
-        _check_part(All((*cuts, negated)) if cuts else negated, region, lemmas, bundle)
+        _check_part(All((*cuts, negated)) if cuts else negated, region, part, bundle)
     return "proof"
 
 
-def _spec(line: Mapping[str, Any]) -> f.ForAll:
+def _spec(line: Mapping[str, Any], bundle: Bundle) -> f.ForAll:
     """The spec in the line's text, which must agree with the line's other fields."""
-    (spec,) = parse(line["text"]).specs
+    (spec,) = parse(line["text"], classes=bundle.classes, concepts=bundle.concepts).specs
     if not isinstance(spec, f.ForAll):
         raise Refused("only forall specs are proved or refuted")
     printed = (spec.name, to_text(spec.body), to_text(spec.region))
@@ -98,7 +105,17 @@ def _spec(line: Mapping[str, Any]) -> f.ForAll:
     return spec
 
 
-def _check_part(violation: Nnf, region: Region, lemmas: Any, bundle: Bundle) -> None:
+def _check_part(violation: Nnf, region: Region, part: Any, bundle: Bundle) -> None:
+    """The part refutes the violation on the region: by lemmas, or on both halves of a split."""
+    if isinstance(part, list):
+        _check_lemmas(violation, region, part, bundle)
+        return
+    below, above = region.halves(part["split"]["coordinate"], _exact(part["split"]["at"]))
+    _check_part(violation, below, part["below"], bundle)
+    _check_part(violation, above, part["above"], bundle)
+
+
+def _check_lemmas(violation: Nnf, region: Region, lemmas: Any, bundle: Bundle) -> None:
     """Every lemma holds on the region, and together they refute the violation."""
     found = literals(violation)
     masks = []
@@ -108,6 +125,13 @@ def _check_part(violation: Nnf, region: Region, lemmas: Any, bundle: Bundle) -> 
     places = {literal: place for place, literal in enumerate(found)}
     if Search(places, masks).implicant(violation) is not None:
         raise Refused("the lemmas do not rule out every way to violate the formula")
+
+
+def _exact(text: Any) -> Fraction:
+    """A rational number as the schema has it: ``p`` or ``p/q`` in plain digits."""
+    if type(text) is not str or not re.fullmatch("-?[0-9]+(/[0-9]+)?", text):
+        raise Refused(f"{text!r:.60} is no exact number")
+    return Fraction(text)
 
 
 def _place(term: Mapping[str, Any], found: Sequence[Literal]) -> int:
@@ -125,7 +149,7 @@ def _check_lemma(
     rows: list[tuple[Fraction, Row]] = []
     constant, strict = Fraction(0), False
     for literal, term in terms:
-        multiplier = Fraction(term["multiplier"])
+        multiplier = _exact(term["multiplier"])
         if multiplier <= 0:
             raise Refused("a multiplier is not positive")
         if isinstance(literal, Halfspace):
@@ -187,6 +211,7 @@ def _score(symbol: f.Symbol, bundle: Bundle) -> tuple[Row, Fraction]:
             return (unit, 1), Fraction(0)
 
 
+@lru_cache(maxsize=16)
 def _hidden_bounds(region: Region, bundle: Bundle) -> list[tuple[Fraction, Fraction]]:
     """Bounds of the last hidden layer after its ReLU, by exact interval arithmetic."""
     bounds: list[tuple[Fraction, Fraction]] = []
@@ -211,35 +236,20 @@ def _cone(
     """``−τ·X`` as rows and a constant, with ``±(score − τ·X)`` implied by a ``has`` literal.
 
     X is ``u·e(z)`` with the term's direction u, ``‖u‖ ≤ 1``, where the literal is convex; else it
-    is the affine upper bound of ``‖e(z)‖`` on the region.
+    is the affine upper bound of ``‖e(z)‖`` on the region that the term's norm chooses.
     """
     threshold = bundle.thresholds[literal.concept]
     if literal.holds == (threshold >= 0):
-        factors = [Fraction(text) for text in term["direction"]]
+        factors, constant = [_exact(text) for text in term["direction"]], Fraction(0)
         if sum(value * value for value in factors) > 1:
             raise Refused("a tangent's direction is longer than 1")
-        constant = Fraction(0)
     else:
-        factors, constant = _secant(region, bundle)
-    pairs = zip(factors, bundle.alignment, strict=True)
+        factors, constant = norm_bound(region, bundle, _exact(term["norm"]))
     rows = []
-    for factor, (row, bias) in pairs:
+    for factor, (row, bias) in zip(factors, bundle.alignment, strict=True):
         constant += factor * bias
         rows.append((-threshold * factor, row))
     return rows, -threshold * constant
-
-
-def _secant(region: Region, bundle: Bundle) -> tuple[list[Fraction], Fraction]:
-    """Factors of the mapped coordinates and a constant that bound the norm from above."""
-    ranges = []
-    for (tops, bottom), bias in bundle.alignment:
-        low = -region.support(([-top for top in tops], bottom))[0] + bias
-        ranges.append((low, region.support((tops, bottom))[0] + bias))
-    square = sum((max(low * low, high * high) for low, high in ranges), Fraction(0))
-    size = Fraction(isqrt((square.numerator << 128) // square.denominator + 1) + 1, 1 << 64)
-    factors = [(low + high) / (2 * size) for low, high in ranges]
-    shift = sum((low * high for low, high in ranges), Fraction(0))
-    return factors, size / 2 - shift / (2 * size)
 
 
 def _check_counterexample(
@@ -249,11 +259,14 @@ def _check_counterexample(
     bundle: Bundle,
 ) -> None:
     """The point lies in the region, and the formula fails there."""
-    region, cuts = parts[claim["part"]]
-    point = fractions_row([Fraction(text) for text in claim["z"]])
+    part = claim["part"]
+    if type(part) is not int or not 0 <= part < len(parts):
+        raise Refused(f"the counterexample lies in part {part!r:.60}, there are {len(parts)}")
+    region, cuts = parts[part]
+    point = fractions_row([_exact(text) for text in claim["z"]])
     parameters = claim["parameters"]
     if parameters is not None:
-        placed = region.at([Fraction(text) for text in parameters])
+        placed = region.at([_exact(text) for text in parameters])
         if [v * point[1] for v in placed[0]] != [v * placed[1] for v in point[0]]:
             raise Refused("the counterexample's point is not that of its parameters")
     elif not region.holds(point):

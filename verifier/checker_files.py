@@ -30,6 +30,11 @@ def fractions_row(values: Sequence[Fraction]) -> Row:
     return [value.numerator * (bottom // value.denominator) for value in values], bottom
 
 
+def fractions_of(row: Row) -> list[Fraction]:
+    """The entries as rationals."""
+    return [Fraction(value, row[1]) for value in row[0]]
+
+
 def floats_row(values: Sequence[float]) -> Row:
     """The exact values of floats."""
     pairs = [value.as_integer_ratio() for value in values]
@@ -54,26 +59,57 @@ def weighted(terms: Sequence[tuple[Fraction, Row]], size: int) -> Row:
     return total, bottom
 
 
-@dataclass(frozen=True)
+def strict_json(data: bytes | str) -> Any:
+    """JSON in which no object has a key twice, and every number is one.
+
+    Raises:
+        ValueError: it is not that; RecursionError if it is nested too deeply.
+    """
+    return json.loads(data, object_pairs_hook=_unique, parse_constant=_no_number)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice in one JSON object")
+    return found
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no JSON number")
+
+
+@dataclass(frozen=True, eq=False)
 class Bundle:
-    """The lens bundle as the checker reads it: names, exact weights, statistics."""
+    """The lens bundle as the checker reads it: names, exact weights, statistics.
+
+    Whatever is used of a file comes from bytes with the SHA-256 that the manifest names.
+    """
 
     root: Path
+
+    def read(self, name: str) -> bytes:
+        """A file's bytes."""
+        data = (self.root / Path(name).name).read_bytes()
+        if hashlib.sha256(data).hexdigest() != self.manifest["files"][name]:
+            raise Refused(f"{name} is not the file that the bundle's manifest names")
+        return data
+
+    @cached_property
+    def _manifest(self) -> bytes:
+        return (self.root / "manifest.json").read_bytes()
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """``manifest.json``."""
-        found = json.loads((self.root / "manifest.json").read_bytes())
-        return dict(found)
+        return dict(strict_json(self._manifest))
 
     @cached_property
     def hash(self) -> str:
         """SHA-256 of the manifest, after every file in it was found to have its own."""
-        for name, expected in self.manifest["files"].items():
-            data = (self.root / Path(name).name).read_bytes()
-            if hashlib.sha256(data).hexdigest() != expected:
-                raise Refused(f"{name} is not the file that the bundle's manifest names")
-        return hashlib.sha256((self.root / "manifest.json").read_bytes()).hexdigest()
+        for name in self.manifest["files"]:
+            self.read(name)
+        return hashlib.sha256(self._manifest).hexdigest()
 
     @cached_property
     def classes(self) -> list[str]:
@@ -83,36 +119,39 @@ class Bundle:
     @cached_property
     def head(self) -> list[list[tuple[Row, Fraction]]]:
         """The head's affine layers, with ReLU between them."""
-        return read_layers(self.root / "head.onnx")
+        layers = read_layers(self.read("head.onnx"))
+        if len(layers[-1]) != len(self.classes):
+            raise Refused("the head has another number of outputs than there are classes")
+        return layers
 
     @cached_property
     def concepts(self) -> dict[str, tuple[Row, Fraction]]:
         """Each concept's score as a row over z."""
-        (layer,) = read_layers(self.root / "concept_map.onnx")
+        (layer,) = read_layers(self.read("concept_map.onnx"))
         return dict(zip(self.manifest["concepts"], layer, strict=True))
 
     @cached_property
     def alignment(self) -> list[tuple[Row, Fraction]]:
         """The mapped embedding's coordinates as rows over z."""
-        (layer,) = read_layers(self.root / "alignment.onnx")
+        (layer,) = read_layers(self.read("alignment.onnx"))
         return layer
 
     @cached_property
     def thresholds(self) -> dict[str, Fraction]:
         """Calibrated thresholds of the concepts that have one."""
-        entries = json.loads((self.root / "vocabulary.json").read_bytes())["concepts"]
+        entries = strict_json(self.read("vocabulary.json"))["concepts"]
         found = {name: entry["threshold"] for name, entry in entries.items()}
         return {name: Fraction(text) for name, text in found.items() if text is not None}
 
     @cached_property
     def statistics(self) -> "Tensors":
         """The class statistics."""
-        return Tensors(self.root / "statistics.safetensors")
+        return Tensors(self.read("statistics.safetensors"))
 
     @cached_property
     def embeddings(self) -> "Tensors":
         """The stored embeddings."""
-        return Tensors(self.root / "embeddings.safetensors")
+        return Tensors(self.read("embeddings.safetensors"))
 
     @property
     def size(self) -> int:
@@ -130,12 +169,12 @@ class Tensors:
         "BOOL": ("?", 1),
     }
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, data: bytes) -> None:
         """Read the header."""
-        self._data = path.read_bytes()
+        self._data = data
         (length,) = struct.unpack("<Q", self._data[:8])
         self._start = 8 + length
-        self._header = json.loads(self._data[8 : self._start])
+        self._header = strict_json(self._data[8 : self._start])
 
     def row(self, name: str, *index: int) -> list[Any]:
         """The last axis of a tensor at the indices of the axes before it."""
@@ -143,31 +182,39 @@ class Tensors:
         letter, width = self._FORMATS[entry["dtype"]]
         shape = entry["shape"]
         place = 0
-        for size, position in zip(shape, index, strict=False):
+        for size, position in zip(shape[:-1], index, strict=True):
+            if not 0 <= position < size:
+                raise Refused(f"there is no {name} {position}")
             place = place * size + position
         start = self._start + entry["data_offsets"][0] + place * shape[-1] * width
         return list(struct.unpack_from(f"<{shape[-1]}{letter}", self._data, start))
 
 
-def read_layers(path: Path) -> list[list[tuple[Row, Fraction]]]:
-    """The affine layers of a chain of Gemm and Relu, exactly.
+def read_layers(data: bytes) -> list[list[tuple[Row, Fraction]]]:
+    """The affine layers of an ONNX file's chain of Gemm and Relu, exactly.
 
     Raises:
         Refused: the file holds anything else.
     """
     import onnx
 
-    graph = onnx.load(path, load_external_data=False).graph
+    try:
+        model = onnx.load_model_from_string(data)
+    except Exception as error:  # protobuf's own, which has no name without importing it
+        raise Refused("not an ONNX file") from error
+    graph = model.graph
     weights = {tensor.name: _tensor(tensor) for tensor in graph.initializer}
     layers: list[list[tuple[Row, Fraction]]] = []
-    current, rectified = graph.input[0].name, True
+    (current,), rectified = [source.name for source in graph.input], True
+    if model.functions or len(weights) < len(graph.initializer) or current in weights:
+        raise Refused("an ONNX file that redefines a name")
     for node in graph.node:
         attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
         if node.input[0] != current or node.domain:
-            raise Refused(f"{path.name}: the layers are not a chain")
+            raise Refused("the layers of an ONNX file are not a chain")
         if node.op_type == "Gemm" and rectified:
             if attributes != {"transB": 1} or len(node.input) != 3:
-                raise Refused(f"{path.name}: a Gemm of another form than the exporter's")
+                raise Refused("a Gemm of another form than the exporter's")
             (rows, width), (bias, _) = weights[node.input[1]], weights[node.input[2]]
             split = [rows[start : start + width] for start in range(0, len(rows), width)]
             pairs = zip(split, bias, strict=True)
@@ -176,10 +223,10 @@ def read_layers(path: Path) -> list[list[tuple[Row, Fraction]]]:
         elif node.op_type == "Relu" and not rectified and not attributes:
             rectified = True
         else:
-            raise Refused(f"{path.name}: the checker does not know {node.op_type} here")
+            raise Refused(f"the checker does not know the ONNX operator {node.op_type} here")
         (current,) = node.output
     if rectified or [output.name for output in graph.output] != [current]:
-        raise Refused(f"{path.name}: the last layer is not the output")
+        raise Refused("the last layer of an ONNX file is not its output")
     return layers
 
 

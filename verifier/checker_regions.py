@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from math import isqrt
 from operator import mul
 
@@ -14,16 +15,19 @@ from conspec.verifier.checker_files import (
     Row,
     dot,
     floats_row,
+    fractions_of,
     fractions_row,
     weighted,
 )
 
 LEADING = 8
 """Principal axes of a zonotope."""
+MOST_PARTS = 1024
+"""Convex parts of one region; an intersection of unions multiplies them."""
 ONE = Fraction(1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Region:
     """``{ center + Σ t_j generators_j : t in shape }``; the shape is cube, ball or simplex.
 
@@ -52,6 +56,23 @@ class Region:
         root = isqrt(square)
         exact = root * root == square
         return middle + Fraction(root + (not exact), bottom << 64), exact
+
+    def halves(self, coordinate: object, at: Fraction) -> tuple["Region", "Region"]:
+        """A box cut in two across a coordinate; both halves hold the cut."""
+        if not isinstance(self.generators, tuple):
+            raise Refused("only a box can be split")
+        middle, wide = fractions_of(self.center), fractions_of(self.generators)
+        if type(coordinate) is not int or not 0 <= coordinate < len(middle):
+            raise Refused(f"a split across coordinate {coordinate!r}")
+        low = middle[coordinate] - wide[coordinate]
+        high = middle[coordinate] + wide[coordinate]
+        if not low <= at <= high:
+            raise Refused("a split outside the bounds of the box")
+        found = []
+        for start, end in ((low, at), (at, high)):
+            middle[coordinate], wide[coordinate] = (start + end) / 2, (end - start) / 2
+            found.append(Region(fractions_row(middle), fractions_row(wide), "cube"))
+        return found[0], found[1]
 
     def at(self, parameters: Sequence[Fraction]) -> Row:
         """The point with these parameters, which must lie in the shape."""
@@ -93,6 +114,8 @@ class Bounds:
     def region(self) -> Region:
         """The box as centre and half-widths."""
         pairs = list(zip(self.lower, self.upper, strict=True))
+        if any(low > high for low, high in pairs):
+            raise Refused("the region is empty")
         center = fractions_row([(low + high) / 2 for low, high in pairs])
         return Region(center, fractions_row([(high - low) / 2 for low, high in pairs]), "cube")
 
@@ -108,6 +131,7 @@ class Bounds:
 Loose = tuple[Region | Bounds | None, Cuts]
 
 
+@lru_cache(maxsize=16)
 def regions_of(expression: f.Region, bundle: Bundle) -> list[tuple[Region, Cuts]]:
     """The convex parts that a region expression denotes, with the half-spaces that cut them."""
     found = []
@@ -126,6 +150,8 @@ def _parts(expression: f.Region, bundle: Bundle) -> list[Loose]:
             result = _parts(parts[0], bundle)
             for other in parts[1:]:
                 second = _parts(other, bundle)
+                if len(result) * len(second) > MOST_PARTS:
+                    raise Refused("the region has too many parts")
                 result = [_both(a, b) for a in result for b in second]
             return result
         case f.Polytope(constraints):
@@ -193,8 +219,11 @@ def _base(expression: f.Region, bundle: Bundle) -> Region | Bounds:
 
 
 def _known(label: str, bundle: Bundle) -> int:
-    """The place of a class."""
-    return bundle.classes.index(label)
+    """The place of a class that has statistics."""
+    place = bundle.classes.index(label)
+    if bundle.statistics.row("count")[place] < 1:
+        raise Refused(f"the bundle has no statistics of {label}")
+    return place
 
 
 def _mean(place: int, bundle: Bundle) -> Row:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 
 import numpy as np
-from numpy.typing import NDArray
 
 from conspec.encodings.query import Query, space_of
 from conspec.encodings.regions import ConvexRegion, Part, build_regions
@@ -18,16 +17,20 @@ from conspec.lens.bundle import Lens
 from conspec.specs import formula as f
 from conspec.specs.errors import BadRegion, BadUsage
 from conspec.specs.rewrite import Nnf
-from conspec.verifier.batch import Screened, screen
+from conspec.verifier.batch import Gallery, Screened, screen
 from conspec.verifier.certificate import merged
 from conspec.verifier.engines import MILP_SOLVERS, Session, open_session
 from conspec.verifier.objectives import Objective, more_witnesses
 from conspec.verifier.results import Coverage, Result, coverage_of
-from conspec.verifier.screen import float_margins, reduce
+from conspec.verifier.screen import reduce
 from conspec.verifier.verdict import Proved, Reason, Trust, Unknown, Verdict, Violated, Witness
-from conspec.verifier.witness import Store, validated_at, validated_near
+from conspec.verifier.witness import Store, validated_at
 
 ENGINES = ("auto", "box", "z3", *MILP_SOLVERS)
+POINTS = ("auto", "box")
+"""Engines for which the screen tries points too, and not only bounds."""
+SLICE = 4096
+"""Specs that are screened together; it bounds the memory, whatever the suite's size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ def verify(query: Query, engine: str = "auto", limits: Limits = DEFAULT_LIMITS) 
     _check_engine(engine)
     if query.region.is_empty:
         return Proved(Trust.CERTIFIED, vacuous=True)
-    (screened,) = screen([query], points=engine in ("auto", "box"))
+    (screened,) = screen([query], points=engine in POINTS)
     verdict, _ = _settled(screened, engine, limits, _Sessions())
     if isinstance(verdict, Proved):
         return replace(verdict, vacuous=is_vacuous(query, limits))
@@ -129,26 +132,33 @@ class _Run:
         self._store = Store.of(lens, self._space)
         self._parts: dict[f.Region, list[Part]] = {}
         self._coverage: dict[f.Region, Coverage | None] = {}
-        self._members: dict[int, NDArray[np.intp]] = {}
+        self._gallery = Gallery(self._store.embeddings) if engine == "auto" else None
         self._sessions = _Sessions()
         self._vacuous: dict[tuple[int, f.Formula], bool | None] = {}
 
     def results(self, specs: Sequence[f.ForAll]) -> Iterator[Result]:
-        """Screens everything, then settles what is left, spec by spec."""
+        """Screens some specs at once, then settles what is left of them, one by one."""
+        for spec in specs:
+            self._queries(spec)  # so that a bad region is found before the first result
+        for first in range(0, len(specs), SLICE):
+            yield from self._slice(specs[first : first + SLICE])
+
+    def _slice(self, specs: Sequence[f.ForAll]) -> Iterator[Result]:
+        """Results of a few specs."""
         start = monotonic()
         queries = [self._queries(spec) for spec in specs]
         flat = [query for parts in queries for query in parts]
-        screened = iter(screen(flat, points=self._engine in ("auto", "box")))
+        screened = iter(screen(flat, points=self._engine in POINTS, gallery=self._gallery))
         rows = [[next(screened) for _ in parts] for parts in queries]
-        finished = self._finished_at_once(rows) if self._engine in ("auto", "box") else {}
+        finished = self._finished_at_once(rows)
         share = (monotonic() - start) / max(len(specs), 1)
         for index, (spec, row) in enumerate(zip(specs, rows, strict=True)):
             start = monotonic()
             verdict, stage = finished.get(index) or self._settle(row)
             if isinstance(verdict, Proved):
                 verdict = replace(verdict, vacuous=self._vacuity(row))
-            seconds = share + monotonic() - start
             coverage = self._coverage_of(spec.region)
+            seconds = share + monotonic() - start
             yield Result(spec, self._engine, verdict, seconds, coverage, stage)
 
     def _vacuity(self, row: Sequence[Screened]) -> bool | None:
@@ -195,13 +205,14 @@ class _Run:
         for index, row in enumerate(rows):
             verdicts = [entry.verdict for entry in row]
             bad = next((v for v in verdicts if isinstance(v, Violated)), None)
-            if bad is not None and plain and self._engine == "box":
+            if bad is not None and plain:
                 violated.append((index, bad.witness, row[0].query.spec.body))
             elif all(isinstance(verdict, Proved) for verdict in verdicts):
                 finished[index] = _merged([v for v in verdicts if v is not None]), "screen"
         completed = self._store.completed([(w, body) for _, w, body in violated])
         for (index, _, _), (witness, consistent) in zip(violated, completed, strict=True):
-            finished[index] = _replayed([witness], consistent), "screen"
+            stage = next(e.stage for e in rows[index] if isinstance(e.verdict, Violated))
+            finished[index] = _replayed([witness], consistent), stage
         return finished
 
     def _settle(self, row: Sequence[Screened]) -> tuple[Verdict, str]:
@@ -209,34 +220,11 @@ class _Run:
         verdicts = []
         stage = "screen"
         for entry in row:
-            verdict, stage = self._part(entry)
+            verdict, stage = _settled(entry, self._engine, self._limits, self._sessions)
             if isinstance(verdict, Violated):
                 return self._completed(entry, verdict), stage
             verdicts.append(verdict)
         return _merged(verdicts), stage
-
-    def _part(self, entry: Screened) -> tuple[Verdict, str]:
-        """The verdict of one part."""
-        if self._engine == "auto" and not isinstance(entry.verdict, Proved):
-            image = self._look(entry.query)
-            if image is not None:
-                return Violated(image), "look"
-        return _settled(entry, self._engine, self._limits, self._sessions)
-
-    def _look(self, query: Query) -> Witness | None:
-        """The stored embedding in the region that violates most, if one does."""
-        key = id(query.region)
-        if key not in self._members:
-            self._members[key] = np.flatnonzero(query.region.members(self._store.embeddings))
-        members = self._members[key]
-        if not members.size:
-            return None
-        points = self._store.embeddings[members]
-        margins = float_margins(query.space, query.constrained, points)
-        if margins.max() < 0:
-            return None
-        best = int(np.argmax(margins))
-        return validated_near(query, points[best], int(members[best]))
 
     def _completed(self, entry: Screened, verdict: Violated) -> Verdict:
         """The violation with the witnesses asked for, replayed and with neighbours."""
@@ -259,20 +247,23 @@ def _settled(
 ) -> tuple[Verdict, str]:
     """The verdict of one screened query, and the stage that gave it."""
     if entry.verdict is not None:
-        return entry.verdict, "screen"
+        return entry.verdict, entry.stage
     query = entry.query
     if engine == "box":
         return _box_answer(query), "screen"
     reduced = reduce(query.constrained, entry.ranges, entry.place)
-    verdict: Verdict = Unknown(Reason.INCOMPLETE)
+    undecided = Unknown(Reason.INCOMPLETE)
     stages = _stages(engine, query.space.head.is_affine)
     for stage in stages:
         verdict = sessions.get(stage, query).decide(query, reduced, limits.seconds)
         if isinstance(verdict, Proved) and verdict.trust is Trust.SOLVER:
             return _certified(verdict, query, reduced, limits, sessions), stage
         if not isinstance(verdict, Unknown):
-            break
-    return verdict, stage
+            return verdict, stage
+        # Solvers leave has(…) open; what was said of it before them is the better reason.
+        if verdict.reason is not Reason.UNSUPPORTED_ATOM or undecided.reason is Reason.INCOMPLETE:
+            undecided = verdict
+    return undecided, stage
 
 
 def _stages(engine: str, is_affine: bool) -> tuple[str, ...]:
@@ -307,6 +298,8 @@ def _box_answer(query: Query) -> Verdict:
 
 def _merged(verdicts: Sequence[Verdict]) -> Verdict:
     """The verdict over a union from those of its parts, none of which is violated."""
+    if len(verdicts) == 1:
+        return verdicts[0]
     for verdict in verdicts:
         if isinstance(verdict, Unknown):
             return verdict

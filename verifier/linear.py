@@ -92,6 +92,11 @@ class LinearProgram:
         self._scales.append(row.scale)
         return len(self._offsets) - 1
 
+    def set_bounds(self, lower: Floats, upper: Floats) -> None:
+        """Other bounds [k] for the parameters than those of their shape."""
+        places = np.arange(self._size, dtype=np.int32)
+        self._model.changeColsBounds(self._size, places, lower, upper)
+
     def maximise(self, rows: Sequence[int], seconds: float) -> Optimum | None:
         """The optimum with just these rows active; None when the solver fails."""
         wanted = set(rows)

@@ -3,7 +3,8 @@
 A lemma is a set of literals that cannot hold together. The violation is refuted when no choice
 of literals that satisfies it avoids all lemmas. The search is plain backtracking over the formula
 in negation normal form, with sets of literals as bit masks: what must hold is chosen first, a
-choice with one open option left is made at once, and the narrowest choice is split.
+choice with one open option left is made at once, and the narrowest choice is split. No choice
+holds both ``has(a)`` and its negation.
 
 This file is part of the trusted base: the certificate checker decides with it. It imports
 nothing but the rewriting.
@@ -37,6 +38,17 @@ class Search:
     lemmas: list[int]
     steps: int = BUDGET
     used: set[int] = field(default_factory=set)
+    opposites: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Notes which literals are each other's negations."""
+        cones = [literal for literal in self.places if isinstance(literal, Cone)]
+        pairs = [(cone, Cone(cone.concept, not cone.holds)) for cone in cones if cone.holds]
+        self.opposites = tuple(
+            1 << self.places[cone] | 1 << self.places[other]
+            for cone, other in pairs
+            if other in self.places
+        )
 
     def implicant(self, nnf: Nnf) -> int | None:
         """Bits of literals that make the formula true and avoid all lemmas; None if none do.
@@ -116,4 +128,4 @@ class Search:
             if lemma & chosen == lemma:
                 self.used.add(lemma)
                 return True
-        return False
+        return any(pair & chosen == pair for pair in self.opposites)

@@ -44,9 +44,19 @@ class Rows:
     constant_errors: Floats
 
     @cached_property
-    def index(self) -> dict[Halfspace, int]:
-        """Place of each literal."""
+    def _index(self) -> dict[Halfspace, int]:
         return {literal: place for place, literal in enumerate(self.literals)}
+
+    @cached_property
+    def _seen(self) -> dict[int, tuple[Halfspace, int]]:
+        return {}
+
+    def place(self, literal: Halfspace) -> int:
+        """Place of a literal; hashed once per object, since hashing rationals is slow."""
+        known = self._seen.get(id(literal))
+        if known is None:
+            known = self._seen[id(literal)] = (literal, self._index[literal])
+        return known[1]
 
 
 def rows_of(space: ScoreSpace, found: Iterable[Halfspace]) -> Rows:
@@ -89,7 +99,7 @@ class Ranges:
 
     def bounds(self, literal: Halfspace) -> tuple[Floats, Floats]:
         """The literal's lower and upper bounds [R]."""
-        place = self.rows.index[literal]
+        place = self.rows.place(literal)
         return self.lower[:, place], self.upper[:, place]
 
     def never(self, literal: Literal) -> Bools:

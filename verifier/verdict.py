@@ -32,6 +32,10 @@ class Reason(Enum):
         "This engine cannot decide has(…) atoms here, and bounds on them do not suffice; "
         "use --engine auto, or state the property with score(…)."
     )
+    CONE_PRECISION = (
+        "The bounds on has(…) atoms stayed too loose within the limits; shrink the region (boxes "
+        "are split, others are not), or state the property with score(…)."
+    )
     TOO_LARGE = "The model is larger than the solver's licence or limits allow; use --engine highs."
     SOLVER_FAILED = "The solver reported neither a bound nor a point."
     TOO_HARD = (

@@ -7,6 +7,7 @@ the exact scores up to what float32 rounding explains.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +15,13 @@ from numpy.typing import NDArray
 from conspec.encodings.exact import Vector, from_array
 from conspec.encodings.images import Shape, in_shape
 from conspec.encodings.network import Network
-from conspec.encodings.query import Query
+from conspec.encodings.query import Query, evaluate_at
 from conspec.encodings.regions import Box
 from conspec.encodings.rounding import Bools, Floats
 from conspec.encodings.scores import ScoreSpace
 from conspec.lens.bundle import Lens
 from conspec.specs.formula import Formula
+from conspec.specs.rewrite import All
 from conspec.specs.semantics import Scores, holds
 from conspec.verifier.verdict import Neighbour, Replay, Witness
 
@@ -58,8 +60,8 @@ def validated_near(query: Query, embedding: Floats, image: int) -> Witness | Non
 def _judged(query: Query, point: Vector, parameters: Vector | None) -> Witness | None:
     """A point of the uncut region as a counterexample, if cuts and violation hold there."""
     if query.cuts:
-        values = query.space.exact_values(query.cuts, point)
-        if any(value < 0 for value in values):
+        kept, _ = evaluate_at(All(query.cuts), query.space, point)
+        if not kept:
             return None
     violates, margin = query.margin(point)
     return Witness(point, margin, parameters, query.part) if violates else None
@@ -78,6 +80,17 @@ class Store:
         """Read the embeddings once."""
         return cls(lens, space, lens.embeddings.z.astype(np.float64))
 
+    @cached_property
+    def squares(self) -> Floats:
+        """Squared lengths [N] of the embeddings."""
+        lengths: Floats = (self.embeddings**2).sum(axis=1)
+        return lengths
+
+    @cached_property
+    def thresholds(self) -> dict[str, float]:
+        """The calibrated thresholds, rounded."""
+        return {name: float(tau) for name, tau in self.space.thresholds.items()}
+
     def completed(self, found: Sequence[tuple[Witness, Formula]]) -> list[tuple[Witness, bool]]:
         """Witnesses with replay and neighbours, and whether the replay is consistent."""
         done: list[tuple[Witness, bool]] = []
@@ -95,19 +108,25 @@ class Store:
         finite = np.all(np.isfinite(singles), axis=1)
         logits, concepts = self.lens.replay(np.where(finite[:, None], singles, 0.0))
         mapped = self.lens.mapped(np.where(finite[:, None], singles, 0.0))
-        scores = np.concatenate([logits, concepts], axis=1)
-        consistent = self._consistent(singles, scores) | ~finite
+        both = np.concatenate([logits, concepts], axis=1)
+        consistent = self._consistent(singles, both) | ~finite
         done = []
         for index, (witness, formula) in enumerate(found):
             replay = None
             if finite[index]:
-                replay = self._replay(formula, logits[index], concepts[index], mapped[index])
+                scores = (logits[index], concepts[index], mapped[index])
+                replay = self._replay(formula, singles[index], *scores)
             full = replace(witness, replay=replay, neighbours=near[index])
             done.append((full, bool(consistent[index])))
         return done
 
     def _replay(
-        self, formula: Formula, logits: Singles, concepts: Singles, mapped: Singles
+        self,
+        formula: Formula,
+        embedding: Singles,
+        logits: Singles,
+        concepts: Singles,
+        mapped: Singles,
     ) -> Replay:
         """Judge the formula on float32 scores, by the reference semantics."""
         length = float(np.linalg.norm(mapped.astype(np.float64)))
@@ -116,22 +135,26 @@ class Store:
             logits=dict(zip(self.lens.classes, logits.tolist(), strict=True)),
             concepts=dict(zip(self.lens.concepts, concepts.tolist(), strict=True)),
             cosines=dict(zip(self.lens.concepts, cosines, strict=True)),
-            thresholds={name: float(tau) for name, tau in self.space.thresholds.items()},
+            thresholds=self.thresholds,
+            embedding=embedding.tolist(),
         )
         violates = not holds(formula, scores)
         return Replay(tuple(logits.tolist()), tuple(concepts.tolist()), violates)
 
     def _neighbours(self, points: Floats) -> list[tuple[Neighbour, ...]]:
         """The nearest stored images of each point [V, n]."""
-        squares = (self.embeddings**2).sum(axis=1) - 2.0 * points @ self.embeddings.T
+        squares = self.squares - 2.0 * points @ self.embeddings.T
         count = min(NEIGHBOURS, len(self.embeddings))
-        nearest = np.argsort(squares, axis=1, kind="stable")[:, :count]
-        result = []
-        for point, row in zip(points, nearest, strict=True):
-            distances = np.linalg.norm(self.embeddings[row] - point, axis=1)
-            pairs = zip(row.tolist(), distances.tolist(), strict=True)
-            result.append(tuple(Neighbour(image, distance) for image, distance in pairs))
-        return result
+        nearest = np.argpartition(squares, count - 1, axis=1)[:, :count]
+        offsets = self.embeddings[nearest] - points[:, None]
+        distances = np.sqrt((offsets**2).sum(axis=2))
+        order = np.argsort(distances, axis=1, kind="stable")
+        images = np.take_along_axis(nearest, order, axis=1).tolist()
+        lengths = np.take_along_axis(distances, order, axis=1).tolist()
+        return [
+            tuple(Neighbour(image, length) for image, length in zip(*pair, strict=True))
+            for pair in zip(images, lengths, strict=True)
+        ]
 
     def _consistent(self, points: Singles, scores: Singles) -> Bools:
         """Whether float32 scores [V, K+M] agree with the exact ones up to float32 rounding."""

@@ -1,0 +1,91 @@
+"""Closed-form γ* of all concept pairs of all classes, beside one matrix product of the same size.
+
+Synthetic and seeded: K classes × M concepts × n dimensions in float32, the weakest 100 pairs of
+every class. The yardstick is what ``torch.matmul`` takes for as many multiply-adds, in the same
+run, in chunks of the same shape. Memory is the process's peak beyond the inputs.
+
+    python -m conspec.benchmarks.weakest_speed --out results/weakest_speed.json
+"""
+
+import argparse
+import json
+import resource
+import statistics
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from conspec.benchmarks.machine import describe
+from conspec.verifier.weakest import CHUNK, weakest_pairs
+
+
+def inputs(classes: int, concepts: int, dimensions: int) -> Any:
+    """Concept rows and offsets, class means and deviations, float32, seeded."""
+    import torch
+
+    chance = torch.Generator().manual_seed(0)
+    rows = torch.randn(concepts, dimensions, generator=chance) / dimensions**0.5
+    means = torch.rand(classes, dimensions, generator=chance)
+    deviations = 0.3 * torch.rand(classes, dimensions, generator=chance)
+    return (rows, torch.zeros(concepts)), means, deviations
+
+
+def product_seconds(classes: int, concepts: int, dimensions: int, chunks: int) -> float:
+    """What matrix products with as many multiply-adds take, from a timed sample of chunks."""
+    import torch
+
+    pairs = concepts * (concepts - 1) // 2
+    block, deviations = torch.rand(CHUNK, dimensions), torch.rand(classes, dimensions)
+    times = []
+    for _ in range(chunks):
+        start = perf_counter()
+        _ = block @ deviations.T
+        times.append(perf_counter() - start)
+    return statistics.median(times) * pairs / CHUNK
+
+
+def measure(classes: int, concepts: int, dimensions: int) -> dict[str, float]:
+    """One size: seconds, the yardstick before and after, the ratio, and memory."""
+    data = inputs(classes, concepts, dimensions)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    yardstick = [product_seconds(classes, concepts, dimensions, 10)]
+    start = perf_counter()
+    found = weakest_pairs(*data)
+    seconds = perf_counter() - start
+    yardstick.append(product_seconds(classes, concepts, dimensions, 10))
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    matmul = statistics.mean(yardstick)
+    return {
+        "classes": classes,
+        "concepts": concepts,
+        "dimensions": dimensions,
+        "pairs in all": classes * concepts * (concepts - 1) // 2,
+        "seconds": seconds,
+        "matmul seconds": matmul,
+        "ratio": seconds / matmul,
+        "GiB beyond the inputs": (after - before) / 2**20,
+        "smallest scale": float(found.scales.min()),
+    }
+
+
+def main() -> None:
+    """Measures the growth in each direction, then the full size, and writes the JSON file."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--size", type=int, nargs=3, default=[1000, 1000, 2048])
+    arguments = parser.parse_args()
+    classes, concepts, dimensions = arguments.size
+    measure(classes // 4, concepts // 4, dimensions // 4)  # warm up
+    sizes = [(classes // d, concepts // 4, dimensions) for d in (8, 4, 2, 1)]
+    sizes += [(classes, concepts // 4, dimensions // d) for d in (8, 4, 2)]
+    sizes += [(classes, round(concepts / d**0.5), dimensions) for d in (8, 4, 2)]
+    growth = [measure(*size) for size in sizes]
+    full = measure(classes, concepts, dimensions)
+    report = {"full": full, "growth": growth, "machine": describe()}
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,258 @@
+"""All ordered concept pairs of every class as matrices.
+
+The specs are ``forall x in focus(c, γ): predict(x, c) => a > b`` for every class c, scale γ and
+ordered pair (a, b). Asked one by one they are a loop over linear programs; here each class is one
+batch. For multipliers λ ≥ 0 of the premise's literals, a pair is proved at a scale if
+``max_z (D z + λ G z + …) < 0``; all pairs and scales descend together in torch, and the points at
+which the maxima are attained are tried as counterexamples.
+
+Verdicts are exact: bounds carry their rounding error (`conspec.encodings.rounding`), and points
+are moved inside the exact box first. What stays open is left to ``verify_suite``.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conspec.encodings.regions import focus_box
+from conspec.encodings.rounding import TINY, Bools, Floats, gamma
+from conspec.encodings.scores import ScoreSpace
+from conspec.lens.bundle import Lens
+from conspec.specs import formula as f
+from conspec.specs.errors import BadRegion
+from conspec.verifier.certificate import Certificate, Lemma, Term
+
+Places = NDArray[np.intp]
+Tensor = Any  # torch.Tensor; torch is imported when first used
+ROUNDS = 6
+"""Times that the open pairs are looked at again."""
+STEPS = 40
+"""Steps of the descent between two looks."""
+AIM = 2e-3
+"""How far inside the premise the descent aims, as a share of each literal's spread."""
+GRID = 2.0**-12
+"""Multipliers are rounded to multiples of this, so that exact checking of them is cheap."""
+
+
+@dataclass(frozen=True, eq=False)
+class PairVerdicts:
+    """Verdicts of all ordered pairs of one class at several scales.
+
+    Attributes:
+        label: the class.
+        scales: the S scales of its focus box.
+        pairs: places [P, 2] of a and b.
+        proved: bool [S, P]; ``multipliers`` then refute the violation.
+        violated: bool [S, P]; ``points`` are then counterexamples in the exact box.
+        multipliers: [S, P, K-1] of the premise's literals; that of the pair's own literal is 1.
+        points: [S, P, n].
+    """
+
+    label: str
+    scales: tuple[Fraction, ...]
+    pairs: Places
+    proved: Bools
+    violated: Bools
+    multipliers: Floats
+    points: Floats
+
+    @property
+    def open(self) -> Bools:
+        """What is neither proved nor violated: bool [S, P]."""
+        return ~(self.proved | self.violated)
+
+    def spec(self, scale: int, pair: int, space: ScoreSpace) -> f.ForAll:
+        """The spec of a pair at a scale."""
+        a, b = (space.concepts[place] for place in self.pairs[pair])
+        body = f.Implies(f.Predict(self.label), f.Stronger(a, b))
+        name = f"{self.label} {a} over {b} {scale}"
+        return f.ForAll(name, f.Focus(self.label, self.scales[scale]), body)
+
+    def certificate(self, scale: int, pair: int) -> Certificate:
+        """The certificate of a proved pair.
+
+        Raises:
+            ValueError: the pair is not proved at this scale.
+        """
+        if not self.proved[scale, pair]:
+            raise ValueError("only a proved pair has a certificate")
+        # The premise's literals come first, one per rival in the order of the classes.
+        values = self.multipliers[scale, pair]
+        used = np.flatnonzero(values)
+        terms = [Term(int(place), Fraction(float(values[place]))) for place in used]
+        return Certificate(((Lemma((*terms, Term(len(values), Fraction(1)))),),))
+
+
+def verify_pairs(
+    lens: Lens, space: ScoreSpace, scales: Sequence[Fraction], device: str = "cpu"
+) -> Iterator[PairVerdicts]:
+    """Verdicts of all ordered concept pairs, one class at a time.
+
+    Raises:
+        BadRegion: the head is not affine, or a class has no statistics.
+    """
+    if not space.head.is_affine:
+        raise BadRegion("pairs are screened as matrices for affine heads only")
+    import torch
+
+    count = len(space.concepts)
+    pairs = np.array([(a, b) for a in range(count) for b in range(count) if a != b], dtype=np.intp)
+    weight, bias = (torch.from_numpy(part).to(device) for part in space.head.affines[0].floats)
+    rows, offsets = (torch.from_numpy(part).to(device) for part in space.concept_map.floats)
+    own = rows[pairs[:, 1]] - rows[pairs[:, 0]]
+    own_offsets = offsets[pairs[:, 1]] - offsets[pairs[:, 0]]
+    for place, label in enumerate(space.classes):
+        rivals = [k for k in range(len(space.classes)) if k != place]
+        boxes = [focus_box(lens, label, scale) for scale in scales]
+        bounds = [np.stack([box.outer[side] for box in boxes]) for side in (0, 1)]
+        search = _Descent(
+            own,
+            own_offsets,
+            weight[place] - weight[rivals],
+            bias[place] - bias[rivals],
+            *(torch.from_numpy(part).to(device) for part in bounds),
+        )
+        yield PairVerdicts(label, tuple(scales), pairs, *search.run())
+
+
+@dataclass(eq=False)
+class _Descent:
+    """One class: P pairs at S scales.
+
+    Every row is a difference of two stored numbers, so each entry is rounded once.
+
+    Attributes:
+        own: rows [P, n] ``q_b − q_a`` and offsets [P] of the pairs' literals.
+        premise: rows [K-1, n] ``w_c − w_k`` and offsets [K-1] of the premise's literals.
+        lower: bounds [S, n] of boxes that contain the exact ones by at most two ulps.
+        upper: likewise.
+    """
+
+    own: Tensor
+    own_offsets: Tensor
+    premise: Tensor
+    premise_offsets: Tensor
+    lower: Tensor
+    upper: Tensor
+
+    def run(self) -> tuple[Bools, Bools, Floats, Floats]:
+        """Proved, violated, multipliers and points, as in ``PairVerdicts``."""
+        import torch
+
+        scales, pairs = len(self.lower), len(self.own)
+        self._prepare()
+        self.proved = self.own.new_zeros((scales, pairs), dtype=torch.bool)
+        self.violated = torch.zeros_like(self.proved)
+        self.multipliers = self.own.new_zeros((scales, pairs, len(self.premise)))
+        self._corners()
+        which = (~(self.proved | self.violated)).nonzero().T
+        state = self.own.new_zeros((which.shape[1], len(self.premise)))
+        for turn in range(ROUNDS):
+            if not which.shape[1]:
+                break
+            state, points = self._descend(which, state, 0.3 * 0.5**turn)
+            left = self._settle(which, state, points)
+            which, state = which[:, left], state[left]
+        found = (self.proved, self.violated, self.multipliers, self.points)
+        return tuple(part.cpu().numpy() for part in found)  # type: ignore[return-value]
+
+    def _prepare(self) -> None:
+        """Middles, half-widths, bounds inside the exact boxes, and rounding errors."""
+        import torch
+
+        self._center, self._radius = (self.lower + self.upper) / 2, (self.upper - self.lower) / 2
+        self._inner = [self.lower, self.upper]
+        for _ in range(3):
+            for side, limit in enumerate((torch.inf, -torch.inf)):
+                bound = self._inner[side]
+                self._inner[side] = torch.nextafter(bound, torch.full_like(bound, limit))
+        reach = torch.maximum(self.lower.abs(), self.upper.abs())
+        self._own_reach = reach @ self.own.abs().T + self.own_offsets.abs()
+        self._premise_reach = reach @ self.premise.abs().T + self.premise_offsets.abs()
+        length = 2 * self.own.shape[1] + 2 * len(self.premise) + 16
+        self._share, self._floor = gamma(length), length * TINY
+        # A counterexample has to meet the premise strictly, so the descent aims a little inside.
+        self._aim = AIM * (self._radius @ self.premise.abs().T)
+
+    def _corners(self) -> None:
+        """Settles pairs without the premise: by their bound, or at the corner that attains it."""
+        import torch
+
+        up, down = self.own.clamp_min(0.0), self.own.clamp_max(0.0)
+        highest = self.upper @ up.T + self.lower @ down.T + self.own_offsets
+        room = self._share * self._own_reach + self._floor
+        self.proved |= highest + room < 0
+        low, high = (bound[:, None] for bound in self._inner)
+        self.points = torch.where(self.own > 0, high, low)
+        values = (self._inner[1] @ up.T + self._inner[0] @ down.T) + self.own_offsets
+        self.violated |= (values > room) & self._premise_met(self.points)
+
+    def _premise_met(self, points: Tensor) -> Tensor:
+        """Whether points [S, P, n] satisfy the premise, whatever was rounded."""
+        values = points @ self.premise.T + self.premise_offsets
+        met: Tensor = (values > (self._share * self._premise_reach + self._floor)[:, None]).all(-1)
+        return met
+
+    def _descend(self, which: Tensor, state: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+        """Some accelerated steps on smoothed bounds: multipliers [O, K-1] and points [O, n].
+
+        With ``x = D + λG`` the bound is ``x·c + Σ r|x|`` and its gradient the premise's values at
+        the maximising point; ``|x|`` is replaced by ``sqrt(x² + ε²)``. Multipliers stay
+        non-negative.
+        """
+        import torch
+
+        center, radius = self._center[which[0]], self._radius[which[0]]
+        own = self.own[which[1]]
+        shift = self.premise_offsets - self._aim[which[0]]
+        total = radius.sum(1, keepdim=True).clamp_min(TINY)
+        width = (smoothing * (own.abs() * radius).sum(1, keepdim=True) / total).clamp_min(TINY)
+        # Curvature of the smoothed bound along each multiplier: Σ g² r / ε.
+        steepness = (radius @ (self.premise**2).T) * len(self.premise) / width
+        step = 1.0 / steepness.clamp_min(TINY)
+        current, previous, point = state, state, center
+        for turn in range(STEPS):
+            ahead = current + (turn / (turn + 3.0)) * (current - previous)
+            x = own + ahead @ self.premise
+            point = center + radius * (x / torch.sqrt(x * x + width * width))
+            slope = point @ self.premise.T + shift
+            previous, current = current, (ahead - step * slope).clamp_min(0.0)
+        return current, point
+
+    def _settle(self, which: Tensor, state: Tensor, points: Tensor) -> Tensor:
+        """Records what multipliers or points settle; bool [O] of what is left."""
+        import torch
+
+        place = (which[0], which[1])
+        rounded = torch.round(state / GRID) * GRID
+        proved = self._refuted(which, rounded)
+        self.proved[place] = proved
+        self.multipliers[place[0][proved], place[1][proved]] = rounded[proved]
+        moved = torch.minimum(
+            torch.maximum(points, self._inner[0][which[0]]), self._inner[1][which[0]]
+        )
+        values = (moved * self.own[which[1]]).sum(1) + self.own_offsets[which[1]]
+        premise = moved @ self.premise.T + self.premise_offsets
+        met = (premise > self._share * self._premise_reach[which[0]] + self._floor).all(1)
+        good = met & (values > self._share * self._own_reach[place] + self._floor) & ~proved
+        self.violated[place] = good
+        self.points[place[0][good], place[1][good]] = moved[good]
+        left: Tensor = ~(proved | good)
+        return left
+
+    def _refuted(self, which: Tensor, multipliers: Tensor) -> Tensor:
+        """Whether the weighted sums are below zero on the whole boxes, whatever was rounded."""
+        import torch
+
+        x = self.own[which[1]] + multipliers @ self.premise
+        best = torch.where(x > 0, self.upper[which[0]], self.lower[which[0]])
+        offsets = self.own_offsets[which[1]] + multipliers @ self.premise_offsets
+        value = (x * best).sum(1) + offsets
+        extent = self._own_reach[which[0], which[1]]
+        extent = extent + (multipliers * self._premise_reach[which[0]]).sum(1)
+        refuted: Tensor = value + self._share * extent + self._floor < 0
+        return refuted
