@@ -6,13 +6,13 @@ import platform
 from conspec.verifier.results import versions
 
 
-def describe() -> dict[str, object]:
+def describe() -> dict[str, str]:
     """Processor, cores, Python and package versions."""
     return {
         "processor": _processor(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "versions": versions(),
+        "cores": str(os.cpu_count()),
+        "Python": platform.python_version(),
+        **versions(),
     }
 
 

@@ -6,22 +6,18 @@ included; each solver is asked the same specs one by one, on a seeded sample, in
 configuration: exact rows given as matrices, no output, the model of a region kept where that is
 faster. Ratios are of the solver's median time per query to conspec's time per spec, in this run.
 
-    python -m conspec.benchmarks.suite_speed --lens BUNDLE --out results/suite_speed.json
+Run by ``python -m conspec.benchmarks.speed``.
 """
 
-import argparse
-import json
 import random
 import statistics
 from collections.abc import Callable
 from fractions import Fraction
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from conspec.benchmarks.machine import describe
 from conspec.encodings.query import space_of
 from conspec.encodings.regions import focus_box
 from conspec.encodings.rounding import Floats
@@ -197,40 +193,25 @@ def medians(queries: list[Query]) -> dict[str, float]:
     return found
 
 
-def main() -> None:
-    """Measures and writes the JSON file."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--lens", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--sample", type=int, default=60)
-    parser.add_argument("--repeat", type=int, default=5)
-    arguments = parser.parse_args()
-    lens = Lens.load(arguments.lens)
+def measure(lens: Lens, sample_size: int = 60, repeat: int = 5) -> dict[str, Any]:
+    """The whole comparison on one bundle."""
     space = space_of(lens)
-    runs = [conspec_seconds(lens, space) for _ in range(arguments.repeat)]
+    runs = [conspec_seconds(lens, space) for _ in range(repeat)]
     seconds = statistics.median(seconds for seconds, _ in runs)
     outcome = runs[0][1]
     each = 1e3 * seconds / outcome["specs"]
-    solvers = medians(sample(lens, space, arguments.sample, seed=0))
+    solvers = medians(sample(lens, space, sample_size, seed=0))
     checks = check_milliseconds(lens, space, list(verify_pairs(lens, space, SCALES)))
-    report = {
+    return {
         "lens": lens.name,
         "dimensions": lens.dim,
         "classes": len(lens.classes),
         "concepts": len(lens.concepts),
         "scales": [str(scale) for scale in SCALES],
-        **outcome,
+        "outcome": outcome,
         "seconds": seconds,
-        "milliseconds per spec": each,
-        "milliseconds per solver query": solvers,
+        "ms_per_spec": each,
+        "ms_per_query": solvers,
         "ratio": {name: value / each for name, value in solvers.items()},
-        "milliseconds per certificate check": statistics.mean(checks),
-        "machine": describe(),
+        "ms_per_check": statistics.mean(checks),
     }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(report, indent=2))
-
-
-if __name__ == "__main__":
-    main()

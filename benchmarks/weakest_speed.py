@@ -4,18 +4,14 @@ Synthetic and seeded: K classes × M concepts × n dimensions in float32, the we
 every class. The yardstick is what ``torch.matmul`` takes for as many multiply-adds, in the same
 run, in chunks of the same shape. Memory is the process's peak beyond the inputs.
 
-    python -m conspec.benchmarks.weakest_speed --out results/weakest_speed.json
+Run by ``python -m conspec.benchmarks.speed``.
 """
 
-import argparse
-import json
 import resource
 import statistics
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from conspec.benchmarks.machine import describe
 from conspec.verifier.weakest import CHUNK, weakest_pairs
 
 
@@ -68,24 +64,10 @@ def measure(classes: int, concepts: int, dimensions: int) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    """Measures the growth in each direction, then the full size, and writes the JSON file."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--size", type=int, nargs=3, default=[1000, 1000, 2048])
-    arguments = parser.parse_args()
-    classes, concepts, dimensions = arguments.size
+def growth(classes: int, concepts: int, dimensions: int) -> list[dict[str, float]]:
+    """Smaller sizes, halved in one direction at a time: classes, dimensions, pairs."""
     measure(classes // 4, concepts // 4, dimensions // 4)  # warm up
     sizes = [(classes // d, concepts // 4, dimensions) for d in (8, 4, 2, 1)]
     sizes += [(classes, concepts // 4, dimensions // d) for d in (8, 4, 2)]
-    sizes += [(classes, round(concepts / d**0.5), dimensions) for d in (8, 4, 2)]
-    growth = [measure(*size) for size in sizes]
-    full = measure(classes, concepts, dimensions)
-    report = {"full": full, "growth": growth, "machine": describe()}
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(report, indent=2))
-
-
-if __name__ == "__main__":
-    main()
+    sizes += [(classes, round(concepts / d**0.5), dimensions) for d in (32, 8, 4)]
+    return [measure(*size) for size in sizes]

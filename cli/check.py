@@ -96,10 +96,8 @@ def check(results: ResultsArgument, lens: LensOption, as_json: JsonOption = Fals
     Exit codes: 0 all re-established, 1 a line is refused, 2 no line claims anything that can be
     checked, 3 bad input.
     """
-    bundle = _opened(lens)
-    total = _lines_in(results)
-    with progress() as advance:
-        found = _checked(results, bundle, total, advance)
+    bundle = opened(lens)
+    found = recheck(results, bundle)
     if as_json:
         print_json(_document(results, bundle, found))
     else:
@@ -107,7 +105,18 @@ def check(results: ResultsArgument, lens: LensOption, as_json: JsonOption = Fals
     raise typer.Exit(found.exit_code)
 
 
-def _opened(path: Path) -> "Bundle":
+def recheck(results: Path, bundle: "Bundle") -> Findings:
+    """Check every line of a results file.
+
+    Raises:
+        BadFile: it is none.
+    """
+    total = _lines_in(results)
+    with progress() as advance:
+        return _checked(results, bundle, total, advance)
+
+
+def opened(path: Path) -> "Bundle":
     """The bundle, with files that are those its manifest names.
 
     Raises:
@@ -181,14 +190,18 @@ def _show(found: Findings) -> None:
     """Print the refused lines and the counts."""
     from rich.text import Text
 
-    from conspec.report import words
-
     if found.refused:
         show(_refusals(found))
     show(_summary(found))
+    show(Text(said(found), style="bold red" if found.refused else "bold"))
+
+
+def said(found: Findings) -> str:
+    """The outcome in a line."""
+    from conspec.report import words
+
     time = words.seconds(found.milliseconds / 1000)
-    text = f"{found.established} re-established, {len(found.refused)} refused ({time} a line)"
-    show(Text(text, style="bold red" if found.refused else "bold"))
+    return f"{found.established} re-established, {len(found.refused)} refused ({time} a line)"
 
 
 def _refusals(found: Findings) -> "Table":

@@ -36,7 +36,7 @@ def build(
     ] = None,
     model: Annotated[
         _Text,
-        _option("--model", "MODEL", "timm:NAME, torchvision:NAME, or FILE.py:NAME of yours."),
+        _option("--model", "MODEL", "timm:NAME, torchvision:NAME, cifar:NAME, or FILE.py:NAME."),
     ] = None,
     weights: Annotated[_Text, _option("--weights", "FILE", "A .safetensors file, or hub.")] = None,
     vlm: Annotated[
@@ -55,21 +55,21 @@ def build(
         _Text, _option("--attributes", "CSV", "What images (or classes) show, for has(…).")
     ] = None,
     heldout: Annotated[
-        _Text, _option("--heldout", "SHARE", "Share held out, or a second image source.")
+        _Text, _option("--heldout", "SHARE", "Share held out (0.2), or a second image source.")
     ] = None,
     head_from: Annotated[
         _Text, _option("--head-from", "MODULE", "Where the head starts; found if not given.")
     ] = None,
-    ridge: Annotated[float | None, _option("--ridge", "λ", "Ridge of the alignment.")] = None,
-    seed: Annotated[int | None, _option("--seed", "N", "Of the held-out share.")] = None,
-    device: Annotated[_Text, _option("--device", "DEVICE", "cpu, cuda, …")] = None,
+    ridge: Annotated[float | None, _option("--ridge", "λ", "Ridge of the alignment; chosen if not given.")] = None,
+    seed: Annotated[int | None, _option("--seed", "N", "Of the held-out share (0).")] = None,
+    device: Annotated[_Text, _option("--device", "DEVICE", "cpu (default), cuda, …")] = None,
     batch_size: Annotated[
-        int | None, _option("--batch-size", "N", "Images encoded at once.")
+        int | None, _option("--batch-size", "N", "Images encoded at once (64).")
     ] = None,
     name: Annotated[_Text, _option("--name", "NAME", "What reports call the bundle.")] = None,
     config: Annotated[
         Path | None,
-        _option("--config", "FILE", "Settings in .toml or .json; options come before them."),
+        _option("--config", "FILE", "Settings in .toml or .json, also [preprocess]; options come first."),
     ] = None,
     thumbnails: Annotated[
         bool | None, typer.Option(help="Store small pictures of the images.", show_default=False)

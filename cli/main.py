@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from conspec.cli import check, demo, lens, specs, verify
+from conspec.cli import check, demo, lens, radius, specs, verify
 from conspec.cli.console import say
 from conspec.cli.exits import Exit
 from conspec.cli.groups import show_help
@@ -28,6 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("verify")(verify.verify)
+app.command("radius")(radius.radius)
 app.command("check")(check.check)
 app.command("demo")(demo.demo)
 app.add_typer(lens.app, name="lens")

@@ -1,7 +1,7 @@
 """What a verification run prints and writes."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +10,7 @@ from conspec.cli.console import progress, show
 
 if TYPE_CHECKING:
     from conspec.lens.bundle import Lens
+    from conspec.report.radii import Span
     from conspec.report.records import Record
 
 EVERY_SPEC = 40
@@ -27,16 +28,28 @@ class Findings:
         records: the verdicts.
         lens: the bundle.
         notes: sentences a reader must know.
+        spans: how far specs hold, where that was measured.
+        heat_map: a picture of that and its caption.
     """
 
     title: str
     records: "Sequence[Record]"
     lens: "Lens"
     notes: Sequence[str] = ()
+    spans: "Sequence[Span]" = ()
+    heat_map: tuple[bytes, str] | None = None
 
 
-def show_results(records: "Sequence[Record]", every: bool, regions: bool = True) -> None:
-    """Print the tables: each spec if ``every``, a row for each region, and the counts."""
+def show_results(
+    records: "Sequence[Record]",
+    every: bool,
+    regions: bool = True,
+    spans: "Mapping[str, Span] | None" = None,
+) -> None:
+    """Print the tables: each spec if ``every``, a row for each region, and the counts.
+
+    With ``spans``, by the specs' texts, the table of specs says how far each holds.
+    """
     from rich.text import Text
 
     from conspec.report import words
@@ -44,7 +57,7 @@ def show_results(records: "Sequence[Record]", every: bool, regions: bool = True)
     from conspec.report.tables import region_table, spec_table
 
     if every:
-        show(spec_table(records))
+        show(spec_table(records, spans))
     if records and regions:
         show(region_table(records))
     total = words.seconds(sum(record.seconds for record in records))
@@ -81,7 +94,15 @@ def write_folder(folder: Path, findings: Findings, sheets: int = SHEETS) -> list
         files[-1].parent.mkdir(exist_ok=True)
         files[-1].write_bytes(picture)
     files[1].write_bytes(png(summary_figure(findings.records, findings.title)))
-    report = Report(findings.title, findings.records, findings.lens, by_spec, notes)
+    report = Report(
+        findings.title,
+        findings.records,
+        findings.lens,
+        by_spec,
+        notes,
+        findings.spans,
+        findings.heat_map,
+    )
     write_report(files[0], report)
     return files
 

@@ -1,8 +1,9 @@
 """One verification run: what is already known is read, the rest is computed and written."""
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from conspec.cli.console import progress, say
 from conspec.cli.exits import Exit
 from conspec.cli.journal import Job, Journal, Line, open_journal
 from conspec.specs.errors import BadUsage
-from conspec.specs.formula import Suite
+from conspec.specs.formula import ForAll, Suite
 
 if TYPE_CHECKING:
     from conspec.lens.bundle import Lens
@@ -27,12 +28,16 @@ class Task:
         lens: the bundle.
         engine: the engine asked for.
         limits: see ``verifier.decide``.
+        assumptions: by a spec's text, what its verdict means and assumes beyond its region.
+        undecided: texts of specs for which there are too few images to calibrate on.
     """
 
     suite: Suite
     lens: "Lens"
     engine: str
     limits: "Limits"
+    assumptions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    undecided: Collection[str] = ()
 
     @property
     def job(self) -> Job:
@@ -93,6 +98,33 @@ def limits_of(seconds: float, counterexamples: int, objective: str) -> "Limits":
     return Limits(seconds, counterexamples, Objective(objective))
 
 
+def with_alignment_margin(task: Task, level: str) -> Task:
+    """The task whose proofs say something about the VLM's own embeddings.
+
+    Raises:
+        BadUsage: the level is no number between 0 and 1, or a formula cannot be given margins.
+    """
+    from conspec.specs.exact import read_number
+    from conspec.specs.printer import to_text
+    from conspec.verifier.alignment_margin import Residuals, with_margins
+
+    try:
+        share = read_number(level)
+    except (ValueError, ZeroDivisionError) as error:
+        raise BadUsage(f"--alignment-margin {level}: must be a number such as 0.95") from error
+    residuals = Residuals.of(task.lens)
+    specs = [spec for spec in task.suite.specs if isinstance(spec, ForAll)]
+    shifted = {
+        to_text(found.spec): found for found in (with_margins(s, residuals, share) for s in specs)
+    }
+    return replace(
+        task,
+        suite=Suite(tuple(found.spec for found in shifted.values())),
+        assumptions={text: found.assumptions for text, found in shifted.items()},
+        undecided=[text for text, found in shifted.items() if not found.is_bounded],
+    )
+
+
 def run(task: Task, path: Path | None) -> Outcome:
     """Verify a suite; each result is appended to the results file ``path`` as soon as known.
 
@@ -126,21 +158,39 @@ def _texts(suite: Suite) -> list[str]:
 
 def _known(task: Task, journal: Journal) -> dict[str, Line]:
     answers: Mapping[str, Line] = journal.answers(task.job)
-    return {text: answers[text] for text in _texts(task.suite) if text in answers}
+    return {
+        text: answers[text]
+        for text in _texts(task.suite)
+        if text in answers and _assumed(task, text) == answers[text].get("assumptions", [])
+    }
+
+
+def _assumed(task: Task, text: str) -> list[str]:
+    return list(task.assumptions.get(text, ()))
 
 
 def _computed(
     task: Task, journal: Journal, known: Mapping[str, Line]
 ) -> Iterator[tuple[str, Line]]:
+    from conspec.specs.printer import to_text
+    from conspec.verifier.alignment_margin import undecided
     from conspec.verifier.decide import verify_suite
     from conspec.verifier.results import to_json
     from conspec.verifier.verdict import Reason, Unknown
 
     pairs = zip(task.suite.specs, _texts(task.suite), strict=True)
-    pending = Suite(tuple(spec for spec, text in pairs if text not in known))
-    if not pending.specs:
-        return
-    for result in verify_suite(pending, task.lens, task.engine, task.limits):
+    pending = {text: spec for spec, text in pairs if text not in known}
+    asked = Suite(tuple(spec for text, spec in pending.items() if text not in task.undecided))
+    decided = verify_suite(asked, task.lens, task.engine, task.limits) if asked.specs else ()
+    left = (
+        undecided(spec, task.lens, task.engine)
+        for text, spec in pending.items()
+        if text in task.undecided and isinstance(spec, ForAll)
+    )
+    for result in chain(decided, left):
+        if task.assumptions:
+            said = task.assumptions.get(to_text(result.spec), ())
+            result = replace(result, assumptions=said)
         line = task.job.signed(to_json(result, task.lens))
         verdict = result.verdict
         if not (isinstance(verdict, Unknown) and verdict.reason is Reason.INTERRUPTED):

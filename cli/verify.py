@@ -11,7 +11,7 @@ from conspec.cli.console import print_json, say, warn
 from conspec.cli.inputs import Wanted, read_suite, select
 from conspec.cli.journal import write_lines
 from conspec.cli.output import EVERY_SPEC, SHEETS, Findings, show_results, write_folder
-from conspec.cli.run import Outcome, Task, limits_of, run
+from conspec.cli.run import Outcome, Task, limits_of, run, with_alignment_margin
 from conspec.specs.errors import BadUsage
 
 
@@ -89,6 +89,16 @@ SheetsOption = Annotated[
 ]
 
 
+MarginOption = Annotated[
+    str | None,
+    typer.Option(
+        "--alignment-margin",
+        metavar="LEVEL",
+        help="Prove it of the VLM's own embedding, with this probability (such as 0.95).",
+    ),
+]
+
+
 def verify(
     suite: SuiteArgument,
     lens: LensOption,
@@ -102,6 +112,7 @@ def verify(
     spec: SpecOption = None,
     verbose: VerboseOption = False,
     sheets: SheetsOption = SHEETS,
+    alignment_margin: MarginOption = None,
 ) -> None:
     """Prove the specs of SUITE, or refute them.
 
@@ -115,7 +126,10 @@ def verify(
     limits = limits_of(timeout, counterexamples, objective)
     bundle = Lens.load(lens)
     wanted = select(read_suite(suite, bundle), spec or [])
-    found = run(Task(wanted.proofs, bundle, engine, limits), _results_file(jsonl, out))
+    task = Task(wanted.proofs, bundle, engine, limits)
+    if alignment_margin is not None:
+        task = with_alignment_margin(task, alignment_margin)
+    found = run(task, results_file(jsonl, out))
     if as_json:
         print_json(_document(suite, found, wanted))
     else:
@@ -132,7 +146,7 @@ def verify(
     raise typer.Exit(found.exit_code(len(wanted.estimates)))
 
 
-def _results_file(jsonl: Path | None, out: Path | None) -> Path | None:
+def results_file(jsonl: Path | None, out: Path | None) -> Path | None:
     """Where the results go, if anywhere.
 
     Raises:
@@ -149,19 +163,19 @@ def _notes(found: Outcome, wanted: Wanted) -> list[str]:
     """What a reader of the results must know besides them."""
     notes = []
     if wanted.estimates:
-        notes.append(f"Not verified, since they ask for a probability: {_some(wanted.estimates)}.")
+        notes.append(f"Not verified, since they ask for a probability: {some(wanted.estimates)}.")
     if not found.complete:
         done, total = len(found.lines), len(wanted.proofs.specs)
         notes.append(f"The run was interrupted; {total - done} of {total} specs are missing.")
     if vacuous := [line["spec"] for line in found.lines if line["vacuous"]]:
         notes.append(
             "Vacuously proved, since no embedding of the region satisfies the premise: "
-            f"{_some(vacuous)}."
+            f"{some(vacuous)}."
         )
     return notes
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
     """The first names, and how many more there are."""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(names[:5]) + more

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
+Colour = tuple[float, float, float]
+"""Red, green and blue, from 0 to 1."""
 COLOURS = "cividis"  # reads the same with and without red-green blindness
 _CELL = (0.31, 0.25)  # inches
 _DOTS = 150  # per inch
@@ -124,14 +126,14 @@ def _scale(grid: Grid) -> "Normalize":
 
 def _draw_cells(axes: "Axes", grid: Grid, scale: "Normalize") -> None:
     from matplotlib import colormaps
+    from matplotlib.colors import to_rgb
 
     for (row, column), span in grid.cells.items():
         at = (grid.columns.index(column), grid.rows.index(row))
         shade = colormaps[COLOURS](float(scale(span.reach)))
-        colour = _FAILS if span.lower is None else shade
-        light = span.lower is None or sum(shade[:3]) > 1.35
+        colour = to_rgb(_FAILS if span.lower is None else shade)
         axes.fill_between([at[0] - 0.5, at[0] + 0.5], at[1] - 0.5, at[1] + 0.5, color=colour, lw=0)
-        ink = canvas.INK if light else canvas.PAPER
+        ink = max(canvas.PAPER, "#000000", key=lambda ink: _contrast(to_rgb(ink), colour))
         axes.text(*at, _number(span), ha="center", va="center", size=8, color=ink)
     axes.set_xlim(-0.5, len(grid.columns) - 0.5)
     axes.set_ylim(len(grid.rows) - 0.5, -0.5)
@@ -142,6 +144,17 @@ def _draw_cells(axes: "Axes", grid: Grid, scale: "Normalize") -> None:
         axes.axhline(place - 0.5, color=canvas.INK if new else canvas.PAPER, lw=0.8)
     for place in range(1, len(grid.columns)):
         axes.axvline(place - 0.5, color=canvas.PAPER, lw=0.8)
+
+
+def _contrast(first: Colour, second: Colour) -> float:
+    """The contrast of two colours as WCAG 2 defines it, from 1 to 21."""
+    low, high = sorted((_luminance(first), _luminance(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def _luminance(colour: Colour) -> float:
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in colour]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def _write_names(axes: "Axes", grid: Grid) -> None:

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from conspec.lens.bundle import Lens
-from conspec.report import facts, words
+from conspec.report import facts, radii, words
+from conspec.report.radii import Span
 from conspec.report.records import Outcome, Record
 from conspec.report.summary import RegionSummary, Tally, by_class, by_region, tally
+from conspec.specs.exact import write_number
+from conspec.specs.printer import to_text
 
 LONGEST_LIST = 6
 """So many regions, and formulas of a region, are named where the page says what was proved."""
@@ -27,6 +30,8 @@ class Report:
         lens: the bundle they are about.
         sheets: PNG files of contact sheets by spec name.
         notes: sentences a reader must know, such as what was left out.
+        spans: how far specs hold, where that was measured.
+        heat_map: PNG file of a relevance suite's radii, and what it shows in words.
     """
 
     title: str
@@ -34,6 +39,8 @@ class Report:
     lens: Lens
     sheets: Mapping[str, Sequence[bytes]] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    spans: Sequence[Span] = ()
+    heat_map: tuple[bytes, str] | None = None
 
 
 def write_report(path: Path, report: Report) -> None:
@@ -66,6 +73,13 @@ def render(report: Report) -> str:
         seconds=words.seconds,
         explanation=words.explanation,
         data_uri=_data_uri,
+        lower_end=radii.lower_end,
+        upper_end=radii.upper_end,
+        both_ends=radii.both_ends,
+        about_radius=words.about_radius,
+        family=radii.family,
+        text=to_text,
+        number=write_number,
     )
     return environment.get_template("report.html").render(_context(report))
 
@@ -93,6 +107,9 @@ def _context(report: Report) -> dict[str, Any]:
         "class_headings": facts.CLASS_HEADINGS,
         "class_rows": facts.class_rows(lens),
         "shares": _shares,
+        "spans": {to_text(span.spec): span for span in report.spans},
+        "radius_summary": radii.summary(report.spans),
+        "heat_map": report.heat_map,
         "total_seconds": sum(record.seconds for record in records),
         "version": _version(),
     }

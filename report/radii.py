@@ -72,7 +72,7 @@ def family(region: f.Region) -> str:
         case f.Focus() | f.PcaBox() | f.Zonotope() | f.Ellipsoid():
             return to_text(replace(region, gamma=Fraction(0))).replace(", gamma=0)", ")")
         case f.Ball(image, _, norm):
-            return f"ball(image={image}, norm={norm.value})"
+            return f"ball({image}, norm={norm.value})"
         case _:
             return to_text(region)
 
@@ -149,9 +149,9 @@ class Grid:
 
 
 def grid_of(spans: Sequence[Span]) -> Grid | None:
-    """The relevance specs among them as a table; None if there are none."""
+    """The relevance specs among them as a table; None if fewer than half are such."""
     claims = [(claim, span) for span in spans if (claim := claim_of(span.spec)) is not None]
-    if not claims:
+    if not claims or 2 * len(claims) < len(spans):
         return None
     kinds = {type(span.spec.region) for _, span in claims}
 
@@ -207,3 +207,8 @@ def summary(spans: Sequence[Span]) -> str:
     said = f"{len(spans)} specs: {counts[0]} hold at their own scale, {counts[1]} fail there"
     said += f", {counts[2]} undecided there" if counts[2] else ""
     return said + (f"; {centre} fail at the centre already" if centre else "")
+
+
+def vacuous(spans: Iterable[Span]) -> list[str]:
+    """Names of the specs whose proof says nothing, since the premise fails everywhere."""
+    return [span.spec.name for span in spans if span.proof is not None and span.proof.vacuous]

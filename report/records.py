@@ -92,6 +92,7 @@ class Record:
         seconds: time spent.
         coverage: of the region; None without held-out data.
         counterexamples: the witness and further ones.
+        assumptions: what the verdict means and assumes beyond its region.
     """
 
     spec: str
@@ -107,6 +108,7 @@ class Record:
     seconds: float
     coverage: Share | None
     counterexamples: tuple[Counterexample, ...]
+    assumptions: tuple[str, ...] = ()
 
 
 def read_record(line: Line, place: str = "results line") -> Record:
@@ -142,6 +144,7 @@ def _record(line: Line) -> Record:
         seconds=float(line["seconds"]),
         coverage=None if coverage is None else _share(coverage),
         counterexamples=tuple(map(_counterexample, [first, *others] if first else [])),
+        assumptions=tuple(map(str, line.get("assumptions", ()))),
     )
 
 

@@ -58,6 +58,10 @@ def seconds(value: float) -> str:
 
 def explanation(record: Record) -> str:
     """What a reader should know about this verdict; empty if nothing but the verdict."""
+    return "\n".join(filter(None, (_about(record), *record.assumptions)))
+
+
+def _about(record: Record) -> str:
     match record.outcome:
         case Outcome.PROVED:
             return _about_proof(record)

@@ -127,3 +127,30 @@ def _drawing(label: int, index: int) -> Image.Image:
     else:
         draw.ellipse(box, fill=colour)
     return image
+
+
+def write_random(folder: Path, seed: int, signed: bool) -> Lens:
+    """Write a bundle with random affine maps; classes overlap, ``signed`` has negative entries.
+
+    Boxes of two deviations around a class reach below zero, so that the cut to ``z ≥ 0`` counts.
+    """
+    random = np.random.default_rng(seed)
+
+    def singles(*shape: int) -> Singles:
+        return random.normal(size=shape).astype(np.float32)
+
+    contents = _contents()
+    label = contents.embeddings.label
+    centres = np.abs(random.normal(size=(3, 4)))
+    z = np.abs(centres[label] + 0.7 * random.normal(size=(len(label), 4))) - 2.0 * signed
+    embeddings = replace(contents.embeddings, z=z.astype(np.float32), predicted=label)
+    concept_map = affine_model(singles(4, 4), singles(4), "concepts")
+    return write_bundle(
+        folder,
+        replace(
+            contents,
+            embeddings=embeddings,
+            head=affine_model(singles(3, 4), singles(3), "logits"),
+            concept_map=concept_map,
+        ),
+    )

@@ -20,6 +20,7 @@ from conspec.encodings.milp import (
     Status,
 )
 from conspec.encodings.query import Query
+from conspec.encodings.scores import ScoreSpace
 from conspec.specs.rewrite import Nnf
 from conspec.verifier.engines import MILP_SOLVERS, TOLERANCE, MilpEngine
 from conspec.verifier.verdict import Reason, Unknown
@@ -142,6 +143,41 @@ def test_a_bound_below_zero_is_a_proof(query: Query) -> None:
         assert truth or answer.bound >= -TOLERANCE
         # Rows that no point satisfies: the violation is the constant false.
         assert answer.bound <= 1.0 + 1e-6 or answer.status is Status.INFEASIBLE
+
+
+DEEP = spaces.space(([[1.0], [-1.0]], [0.0, 0.0]), ([[1.0]], [0.0]), ([[1.0]], [0.0]))
+PROVED = [
+    # Each is lost if a binary says too little: of a neuron, or of a nested count.
+    ("score(a) < -0.1 => logit(x) < 0.05", DEEP),
+    ("score(a) > 0.1 => logit(x) < score(a) + 0.01", DEEP),
+    ("not (score(a) > 2 or atleast(2, score(a) > 0.6, score(a) < 0.4, score(b) > 3))", DEEP),
+    ("not (score(a) > 2 or (score(a) > 0.6 and score(a) < 0.4))", DEEP),
+]
+
+
+@pytest.mark.parametrize(("body", "space"), PROVED)
+def test_binaries_say_all_that_they_should(
+    body: str, space: ScoreSpace, solver: Callable[[], MilpSolver]
+) -> None:
+    query = spaces.query(space, body, spaces.box_of([-1], [1]))
+    answer = MilpSession(space, query.region, solver()).maximise(query.violation, 20.0)
+    assert answer.bound < -TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("body", "largest"),
+    [
+        ("score(a) < 0 and score(a) > 0", 1.0),  # the other literal is at its lowest there
+        ("not (score(a) > 0.5 and score(b) > 0.5)", 1 / 3),
+        ("atmost(1, score(a) > 0, score(b) > 0, score(a) < 0)", 1.0),
+    ],
+)
+def test_the_bound_is_the_largest_scaled_margin(
+    body: str, largest: float, solver: Callable[[], MilpSolver]
+) -> None:
+    query = spaces.query(spaces.identity(2), body, spaces.box_of([-1, -1], [1, 1]))
+    answer = MilpSession(query.space, query.region, solver()).maximise(query.violation, 20.0)
+    assert answer.bound == pytest.approx(largest, abs=1e-5)
 
 
 class Refusing:

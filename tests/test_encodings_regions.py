@@ -94,6 +94,16 @@ def test_membership_is_exact_at_the_border(region: Box, data: st.DataObject) -> 
         assert [region.contains(from_array(point)) for point in cast] == expected
 
 
+@modest
+@given(odd_boxes())
+def test_the_float_bounds_contain_the_box(region: Box) -> None:
+    lower, upper = region.outer
+    for low, bound in zip(lower, region.lower.fractions(), strict=True):
+        assert Fraction(low) <= bound <= Fraction(np.nextafter(np.nextafter(low, 1e99), 1e99))
+    for high, bound in zip(upper, region.upper.fractions(), strict=True):
+        assert Fraction(high) >= bound >= Fraction(np.nextafter(np.nextafter(high, -1e99), -1e99))
+
+
 def test_members_counts_both_ends() -> None:
     points = np.array([[0.0], [1.0], [np.nextafter(1.0, 2.0)], [np.nextafter(0.0, -1.0)], [0.5]])
     expected = [True, True, False, False, True]

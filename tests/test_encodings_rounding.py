@@ -161,5 +161,12 @@ def test_hidden_bounds_know_weights_that_no_float_holds() -> None:
     assert bound.lower[0] < 0 < bound.upper[0]
 
 
+def test_a_relu_cuts_the_bounds_of_the_next_layer() -> None:
+    one = spaces.affine([[1.0]], [0.0])
+    *_, last = hidden_bounds(Network((one, one, one)), spaces.box_of([-1], [2]))
+    assert last.lower[0] == pytest.approx(0.0, abs=1e-12)
+    assert last.upper[0] == pytest.approx(2.0)
+
+
 def test_exact_values_survive_the_way_through_floats() -> None:
     assert from_array(np.array([5e-324])).fractions() == [Fraction(1, 2**1074)]

@@ -58,6 +58,16 @@ def test_short_coefficients_lose_no_counterexample(query: Query) -> None:
             assert word == ("unsat" if truth else "sat")
 
 
+@pytest.mark.parametrize("factor", ["1/3", "2/3", "1/7", "0.1", "5/7", "1/1000001"])
+@pytest.mark.parametrize("sign", ["", "-"])
+def test_short_coefficients_keep_the_one_point_that_violates(factor: str, sign: str) -> None:
+    """Only a corner violates, so a coefficient rounded the wrong way would lose it."""
+    body = f"{sign}{factor} * score(a) + {factor} * score(b) < 2 * {factor}"
+    query = spaces.query(spaces.identity(2), body, spaces.box_of([-1, -1], [1, 1]))
+    for bits in PRECISIONS:
+        assert SmtSession(query.space, query.region).check(query.violation, bits, 9.0)[0] == "sat"
+
+
 def test_a_used_session_answers_as_a_fresh_one() -> None:
     used = SmtSession(SPACE, REGION)
     for body in [*BODIES, *reversed(BODIES)]:

@@ -241,8 +241,9 @@ def test_one_implies_a_weaker_one_away_from_the_apex() -> None:
     assert isinstance(verify(query), Proved)
 
 
-def test_a_region_that_is_no_box_says_why_it_is_unknown() -> None:
+def test_a_region_that_is_no_box_says_why_it_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two narrow cones meet at their common apex alone, which no cut shows exactly."""
+    monkeypatch.setattr(lemmas, "CONE_ROUNDS", 3)
     space = plane("0.9", b="0.9")
     disc = Image(Vector((0, 0)), np.eye(2), Fraction(1), Shape.BALL)
     query = Query(
@@ -356,7 +357,7 @@ def test_directions_are_never_longer_than_one() -> None:
             length = sum((value * value for value in direction_at(mapped)), Fraction(0))
             assert 1 - Fraction(1, 2**40) < length <= 1
     assert direction_at([Fraction(3), Fraction(4)]) == (Fraction(3, 5), Fraction(4, 5))
-    assert direction_at([Fraction(0)] * 2) == (0, 0)
+    assert not any(direction_at([Fraction(0)] * 2))
     assert exact_root(Fraction(9, 4)) == Fraction(3, 2)
     assert exact_root(Fraction(2)) is None
 
@@ -377,7 +378,9 @@ def write_random(folder: Path, seed: int, size: int = 3, width: int = 3) -> Lens
     cosines = (mapped @ directions.T) / np.linalg.norm(mapped, axis=1, keepdims=True)
     predicted = (z @ head.T).argmax(axis=1)
     label = np.where(random.random(60) < 0.8, predicted, 0)
-    thresholds = [f"{value:.4f}" for value in np.quantile(cosines, 0.3, axis=0)]
+    thresholds = [
+        f"{value:.4f}" for value in np.quantile(cosines, (0.2, 0.3, 0.4), axis=0).diagonal()
+    ]
     embeddings = Embeddings(
         z=z,
         label=label,
@@ -440,8 +443,8 @@ def lines_of(lens: Lens, text: str) -> list[tuple[Verdict, dict[str, Any]]]:
 
 def test_every_certificate_passes_the_checker(tmp_path: Path) -> None:
     outcomes: Counter[str] = Counter()
-    for seed in range(4):
-        lens = write_random(tmp_path / str(seed), seed, 2 + seed % 3, 2 + seed // 2)
+    for seed in range(3):
+        lens = write_random(tmp_path / str(seed), seed, 2 + seed, 3)
         bundle = Bundle(lens.root)
         text = "\n".join(
             f"spec s{i}_{j}: forall x in {region}: {body}"
@@ -450,10 +453,14 @@ def test_every_certificate_passes_the_checker(tmp_path: Path) -> None:
         )
         for verdict, line in lines_of(lens, text):
             outcomes[type(verdict).__name__] += 1
+            box = line["region"].startswith(("box", "focus"))
+            outcomes["Unknown box"] += isinstance(verdict, Unknown) and box
             word = {"proved": "proof", "violated": "counterexample"}.get(line["verdict"], "nothing")
             assert check_line(line, bundle) == word, line["text"]
             assert line["verdict"] != "proved" or line["trust"] == "certified"
-    assert outcomes["Unknown"] <= 0.03 * outcomes.total(), outcomes
+    # Regions that are no boxes are not split; boxes are decided but for near ties.
+    assert outcomes["Unknown"] <= 0.04 * outcomes.total(), outcomes
+    assert outcomes["Unknown box"] <= 1, outcomes
     assert outcomes["Proved"] > 100
 
 
@@ -468,7 +475,9 @@ def flat(tmp_path_factory: pytest.TempPathFactory) -> Lens:
     folder = tmp_path_factory.mktemp("flat") / "lens"
     identity, none = np.eye(2, dtype=np.float32), np.zeros(2, np.float32)
     z = np.array([[1, 0.1], [1, 0.2], [0.2, 1]], dtype=np.float32)
-    models = [affine_model(identity, none, name) for name in ("logits", "concepts", "mapped")]
+    head, scores, mapped = (
+        affine_model(identity, none, name) for name in ("logits", "concepts", "mapped")
+    )
     embeddings = Embeddings(
         z=z,
         label=np.array([0, 0, 1]),
@@ -479,7 +488,9 @@ def flat(tmp_path_factory: pytest.TempPathFactory) -> Lens:
         class_directions=identity,
     )
     thresholds: dict[str, str | None] = {"a": "0.5", "b": "-0.3"}
-    contents = Contents("flat", ("x", "y"), ("a", "b"), *models, embeddings, tuple("012"))
+    contents = Contents(
+        "flat", ("x", "y"), ("a", "b"), head, scores, mapped, embeddings, tuple("012")
+    )
     return write_bundle(folder, replace(contents, thresholds=thresholds))
 
 
@@ -549,7 +560,7 @@ def test_a_tampered_split_is_refused(flat: Lens) -> None:
         broken("across coordinate", split={"coordinate": coordinate, "at": at})
     broken("malformed", split={"coordinate": 0})
     broken("malformed", split=None)
-    broken("can be satisfied|do not rule out", below=part["above"])
+    broken("satisfied|do not rule out|outside the bounds", below=part["above"])
     broken("do not rule out", above=[])
     line["certificate"]["parts"] = [{k: v for k, v in part.items() if k != "above"}]
     refused(flat, line, "malformed")

@@ -297,20 +297,30 @@ def _exact_scores(point: Row, bundle: Bundle) -> dict[f.Symbol, Fraction]:
 
 def _true(nnf: Nnf, scores: Mapping[f.Symbol, Fraction], point: Row, bundle: Bundle) -> bool:
     """Whether a formula in negation normal form is true."""
-    match nnf:
-        case Halfspace(terms, constant, strict):
-            value = sum((c * scores[symbol] for c, symbol in terms), constant)
-            return value > 0 if strict else value >= 0
-        case Cone(concept, holds):
-            mapped = [dot(row, point) + bias for row, bias in bundle.alignment]
-            square = sum((value * value for value in mapped), Fraction(0))
-            score, threshold = scores[f.Score(concept)], bundle.thresholds[concept]
-            # score > τ‖e‖, with both sides squared, keeping their signs
-            has = score * abs(score) > threshold * abs(threshold) * square
-            return has == holds
-        case All(operands):
-            return all(_true(part, scores, point, bundle) for part in operands)
-        case Some(operands):
-            return any(_true(part, scores, point, bundle) for part in operands)
-        case Count(count, operands):
-            return sum(_true(part, scores, point, bundle) for part in operands) >= count
+    known: dict[int, bool] = {}  # by id: the formula is a graph, whose tree may be exponential
+
+    def true(node: Nnf) -> bool:
+        if id(node) not in known:
+            known[id(node)] = judge(node)
+        return known[id(node)]
+
+    def judge(node: Nnf) -> bool:
+        match node:
+            case Halfspace(terms, constant, strict):
+                value = sum((c * scores[symbol] for c, symbol in terms), constant)
+                return value > 0 if strict else value >= 0
+            case Cone(concept, holds):
+                mapped = [dot(row, point) + bias for row, bias in bundle.alignment]
+                square = sum((value * value for value in mapped), Fraction(0))
+                score, threshold = scores[f.Score(concept)], bundle.thresholds[concept]
+                # score > τ‖e‖, with both sides squared, keeping their signs
+                has = score * abs(score) > threshold * abs(threshold) * square
+                return has == holds
+            case All(operands):
+                return all(map(true, operands))
+            case Some(operands):
+                return any(map(true, operands))
+            case Count(count, operands):
+                return sum(map(true, operands)) >= count
+
+    return true(nnf)

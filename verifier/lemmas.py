@@ -56,7 +56,7 @@ CONE_ROUNDS = 12
 """Cuts added to each ``has`` literal in one search for a point."""
 INNER_ROUNDS = 3
 """Steps from an optimum towards a point where the ``has`` literals hold, in each round."""
-STALLED = 0.02
+STALLED = 0.05
 """A box is split when a round lowers the margin by less than this share of it."""
 PROGRESS = 1e-9
 """A new cut must lower the optimum's scaled margin at its point by this."""

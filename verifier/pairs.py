@@ -105,6 +105,7 @@ def verify_pairs(
     rows, offsets = (torch.from_numpy(part).to(device) for part in space.concept_map.floats)
     own = rows[pairs[:, 1]] - rows[pairs[:, 0]]
     own_offsets = offsets[pairs[:, 1]] - offsets[pairs[:, 0]]
+    stored = torch.from_numpy(lens.embeddings.z.astype(np.float64)).to(device)
     for place, label in enumerate(space.classes):
         rivals = [k for k in range(len(space.classes)) if k != place]
         boxes = [focus_box(lens, label, scale) for scale in scales]
@@ -115,6 +116,7 @@ def verify_pairs(
             weight[place] - weight[rivals],
             bias[place] - bias[rivals],
             *(torch.from_numpy(part).to(device) for part in bounds),
+            stored,
         )
         yield PairVerdicts(label, tuple(scales), pairs, *search.run())
 
@@ -130,6 +132,7 @@ class _Descent:
         premise: rows [K-1, n] ``w_c − w_k`` and offsets [K-1] of the premise's literals.
         lower: bounds [S, n] of boxes that contain the exact ones by at most two ulps.
         upper: likewise.
+        stored: [N, n] embeddings of real images.
     """
 
     own: Tensor
@@ -138,6 +141,7 @@ class _Descent:
     premise_offsets: Tensor
     lower: Tensor
     upper: Tensor
+    stored: Tensor
 
     def run(self) -> tuple[Bools, Bools, Floats, Floats]:
         """Proved, violated, multipliers and points, as in ``PairVerdicts``."""
@@ -149,6 +153,7 @@ class _Descent:
         self.violated = torch.zeros_like(self.proved)
         self.multipliers = self.own.new_zeros((scales, pairs, len(self.premise)))
         self._corners()
+        self._images()
         which = (~(self.proved | self.violated)).nonzero().T
         state = self.own.new_zeros((which.shape[1], len(self.premise)))
         for turn in range(ROUNDS):
@@ -190,6 +195,23 @@ class _Descent:
         self.points = torch.where(self.own > 0, high, low)
         values = (self._inner[1] @ up.T + self._inner[0] @ down.T) + self.own_offsets
         self.violated |= (values > room) & self._premise_met(self.points)
+
+    def _images(self) -> None:
+        """Settles pairs that a stored image in the box violates."""
+        import torch
+
+        for place, (low, high) in enumerate(zip(*self._inner, strict=True)):
+            members = self.stored[((self.stored >= low) & (self.stored <= high)).all(1)]
+            values = members @ self.premise.T + self.premise_offsets
+            room = self._share * self._premise_reach[place] + self._floor
+            members = members[(values > room).all(1)]
+            if not len(members):
+                continue
+            values, best = (members @ self.own.T + self.own_offsets).max(0)
+            good = values > self._share * self._own_reach[place] + self._floor
+            good &= ~(self.proved[place] | self.violated[place])
+            self.points[place] = torch.where(good[:, None], members[best], self.points[place])
+            self.violated[place] |= good
 
     def _premise_met(self, points: Tensor) -> Tensor:
         """Whether points [S, P, n] satisfy the premise, whatever was rounded."""

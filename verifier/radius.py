@@ -170,7 +170,8 @@ class _Bracket:
         if self.estimate is None:
             return self._middle()
         if turn >= len(GAPS):
-            return []
+            # A tie at the estimate may be no violation, for instance of a strict comparison.
+            return [] if self._done() else self._middle()
         if self.estimate <= 0 and turn == 0:
             return [Fraction(0)]
         below, above = _decimals(min(self.estimate, LARGEST), GAPS[turn])
@@ -178,6 +179,14 @@ class _Bracket:
         return (
             wanted if self.violation is not None or self.estimate >= LARGEST else [*wanted, above]
         )
+
+    def _done(self) -> bool:
+        """Whether both ends are known, or there is nothing to be found beyond the one known."""
+        low = scale_of(self.proof.spec.region) if self.proof else None
+        high = scale_of(self.violation.spec.region) if self.violation else None
+        if low is None or high is None:
+            return high == 0 or (low is not None and low >= LARGEST * (1 - GAPS[-1]))
+        return high - low <= max(low, high) * Fraction(GAPS[-1]) * 4
 
     def _middle(self) -> list[Fraction]:
         """The next scale of a bisection: doubling or halving first, then the middle."""

@@ -48,6 +48,8 @@ class Result:
         seconds: wall-clock time spent on it; work shared by a batch is divided evenly.
         coverage: how much of the held-out data the region holds; None without held-out data.
         decided_by: the stage or solver that settled it.
+        assumptions: what the verdict means and assumes beyond its region; see
+            ``alignment_margin``.
     """
 
     spec: f.ForAll
@@ -56,6 +58,7 @@ class Result:
     seconds: float
     coverage: Coverage | None
     decided_by: str
+    assumptions: tuple[str, ...] = ()
 
 
 def coverage_of(
@@ -137,6 +140,7 @@ def to_json(result: Result, lens: Lens) -> dict[str, Any]:
         "vacuous": verdict.vacuous if isinstance(verdict, Proved) else None,
         "seconds": result.seconds,
         "coverage": _coverage(result.coverage),
+        "assumptions": list(result.assumptions),
         "counterexample": (
             witness_json(verdict.witness, lens) if isinstance(verdict, Violated) else None
         ),

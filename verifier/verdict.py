@@ -42,6 +42,10 @@ class Reason(Enum):
         "The formula has too many alternatives for the lemma engine; split the spec, or use "
         "--engine z3."
     )
+    TOO_FEW_IMAGES = (
+        "Too few held-out images to calibrate the alignment margin on; build the lens with more, "
+        "lower the level, or split the spec so that each uses fewer pairs of concepts."
+    )
     INTERRUPTED = "Interrupted before it was decided."
 
 
