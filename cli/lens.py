@@ -60,7 +60,9 @@ def build(
     head_from: Annotated[
         _Text, _option("--head-from", "MODULE", "Where the head starts; found if not given.")
     ] = None,
-    ridge: Annotated[float | None, _option("--ridge", "λ", "Ridge of the alignment; chosen if not given.")] = None,
+    ridge: Annotated[
+        float | None, _option("--ridge", "λ", "Ridge of the alignment; chosen if not given.")
+    ] = None,
     seed: Annotated[int | None, _option("--seed", "N", "Of the held-out share (0).")] = None,
     device: Annotated[_Text, _option("--device", "DEVICE", "cpu (default), cuda, …")] = None,
     batch_size: Annotated[
@@ -69,7 +71,9 @@ def build(
     name: Annotated[_Text, _option("--name", "NAME", "What reports call the bundle.")] = None,
     config: Annotated[
         Path | None,
-        _option("--config", "FILE", "Settings in .toml or .json, also [preprocess]; options come first."),
+        _option(
+            "--config", "FILE", "Settings in .toml or .json, also [preprocess]; options come first."
+        ),
     ] = None,
     thumbnails: Annotated[
         bool | None, typer.Option(help="Store small pictures of the images.", show_default=False)

@@ -279,6 +279,15 @@ def test_a_tie_at_the_centre_fails_from_zero(tiny: Lens) -> None:
         assert (one(tiny, body).lower, one(tiny, body).upper) == (None, 0)
 
 
+def test_a_tie_that_the_spec_allows_holds_at_the_centre_alone(tiny: Lens) -> None:
+    centre = Fraction(float(tiny.statistics.mean[0][0]))
+    found = one(tiny, f"score(wheels) >= {centre.numerator}/{centre.denominator}")
+    assert found.lower == 0
+    assert found.upper is not None
+    assert 0 < found.upper < 1e-6
+    assert check_lines(tiny, [found]) == 2
+
+
 def test_a_radius_may_be_vacuous(tiny: Lens) -> None:
     found = one(tiny, "predict(bird) => fur > wheels")
     assert found.proof is not None

@@ -196,10 +196,10 @@ class _Bracket:
             return [Fraction(1)]
         low = scale_of(self.proof.spec.region) if self.proof else None
         high = scale_of(self.violation.spec.region) if self.violation else None
-        if low is None:
-            return [high / 4] if high is not None and high > SMALLEST else []
         if high is None:
-            return [low * 4] if low < LARGEST else []
+            return [max(low * 4, SMALLEST)] if low is not None and low < LARGEST else []
+        if not low:
+            return [high / 4] if high > SMALLEST else []
         if high - low <= low * TIGHT:
             return []
         return [Fraction(Context(DIGITS).create_decimal(Decimal(float(low + high) / 2)))]
