@@ -81,7 +81,8 @@ def _measured(suite: Suite, lens: "Lens", results: Path) -> tuple[Measured, list
             quick.append(spec)
     task = Task(Suite(tuple(quick)), lens, "auto", limits_of(10, 1, "any"))
     return measure(task, results), [
-        f"The radius of {name} was left out: {reason.split(';')[0]}." for name, reason in skipped.items()
+        f"The radius of {name} was left out: {reason.split(';')[0]}."
+        for name, reason in skipped.items()
     ]
 
 

@@ -74,9 +74,9 @@ def radius(
     """Find out how far the specs of SUITE hold: for which sizes of their regions.
 
     For each spec, the largest γ (for a ball: the radius) for which it is proved, and the
-    smallest for which a counterexample is known. Both are verdicts of their own, which
-    'conspec check' re-establishes; the γ in the suite plays no part. Regions without a scale
-    are passed over.
+    smallest for which a counterexample is known. Both are verdicts of their own, written as
+    such, so that 'conspec check' re-establishes them; the γ in the suite plays no part. Regions
+    without a scale are passed over.
 
     Exit codes: 0 measured, 3 bad input.
     """
@@ -258,6 +258,8 @@ def _notes(found: Measured, total: int, skipped: Mapping[str, str], wanted: Want
             "Proved vacuously, since no embedding of the region satisfies the premise: "
             f"{some(names)}."
         )
+    if names := [s.spec.name for s in found.spans if s.proof and s.proof.certified is False]:
+        notes.append(f"Proved on a solver's word, without a certificate: {some(names)}.")
     return notes
 
 

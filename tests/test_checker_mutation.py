@@ -846,7 +846,26 @@ def test_an_onnx_file_of_another_form_is_refused(name: str) -> None:
 
     with pytest.raises((Refused, ValueError)):
         read_layers(CHAINS[name])
-    assert len(read_layers(_model([GEMM], ["z"], EYE))) == 1
+    assert len(read_layers(_model([GEMM], ["z"], EYE)).affine) == 1
+
+
+def test_the_exporters_activations_are_read_exactly() -> None:
+    from conspec.verifier.checker_files import read_layers
+
+    half = np.array(0.5, np.float32)
+    nodes = [
+        onnx.helper.make_node("Gemm", ["z", "w", "b"], ["h"], transB=1),
+        onnx.helper.make_node("LeakyRelu", ["h"], ["r"], alpha=0.25),
+        onnx.helper.make_node("Gemm", ["r", "w", "b"], ["i"], transB=1),
+        onnx.helper.make_node("Clip", ["i", "low", "high"], ["s"]),
+        onnx.helper.make_node("Gemm", ["s", "w", "b"], ["y"], transB=1),
+    ]
+    layers = read_layers(_model(nodes, ["z"], {**EYE, "low": -half, "high": half}))
+    assert len(layers.affine) == 3
+    leaky, clip = layers.activations
+    values = [Fraction(v) for v in ("-4", "-1/3", "0", "1/3", "4")]
+    assert [leaky(v) for v in values] == [Fraction(v) for v in ("-1", "-1/12", "0", "1/3", "4")]
+    assert [clip(v) for v in values] == [Fraction(v) for v in ("-1/2", "-1/3", "0", "1/3", "1/2")]
 
 
 # --- Claims about nothing -----------------------------------------------------------------------

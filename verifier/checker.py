@@ -187,7 +187,7 @@ def _maximum(
     for symbol, weight in weights.items():
         row, bias = _score(symbol, bundle)
         constant += weight * bias
-        is_hidden = isinstance(symbol, f.Logit) and len(bundle.head) > 1
+        is_hidden = isinstance(symbol, f.Logit) and len(bundle.head.affine) > 1
         (hidden if is_hidden else total).append((weight, row))
     highest, exact = region.support(weighted(total, bundle.size))
     if hidden:
@@ -202,7 +202,7 @@ def _score(symbol: f.Symbol, bundle: Bundle) -> tuple[Row, Fraction]:
     """A symbol as a row over z, or over the last hidden layer for a ReLU head's logit."""
     match symbol:
         case f.Logit(label):
-            return bundle.head[-1][bundle.classes.index(label)]
+            return bundle.head.affine[-1][bundle.classes.index(label)]
         case f.Score(concept):
             return bundle.concepts[concept]
         case f.Coordinate(index):
@@ -213,11 +213,11 @@ def _score(symbol: f.Symbol, bundle: Bundle) -> tuple[Row, Fraction]:
 
 @lru_cache(maxsize=16)
 def _hidden_bounds(region: Region, bundle: Bundle) -> list[tuple[Fraction, Fraction]]:
-    """Bounds of the last hidden layer after its ReLU, by exact interval arithmetic."""
+    """Bounds of the last hidden layer after its activation, by exact interval arithmetic."""
     bounds: list[tuple[Fraction, Fraction]] = []
-    for depth, layer in enumerate(bundle.head[:-1]):
+    for depth, activation in enumerate(bundle.head.activations):
         found = []
-        for (tops, bottom), bias in layer:
+        for (tops, bottom), bias in bundle.head.affine[depth]:
             if depth == 0:
                 high = region.support((tops, bottom))[0]
                 low = -region.support(([-top for top in tops], bottom))[0]
@@ -225,7 +225,7 @@ def _hidden_bounds(region: Region, bundle: Bundle) -> list[tuple[Fraction, Fract
                 pairs = list(zip(tops, bounds, strict=True))
                 high = sum((t * b[t > 0] for t, b in pairs), Fraction(0)) / bottom
                 low = sum((t * b[t < 0] for t, b in pairs), Fraction(0)) / bottom
-            found.append((max(low + bias, Fraction(0)), max(high + bias, Fraction(0))))
+            found.append((activation(low + bias), activation(high + bias)))
         bounds = found
     return bounds
 
@@ -280,10 +280,11 @@ def _check_counterexample(
 def _exact_scores(point: Row, bundle: Bundle) -> dict[f.Symbol, Fraction]:
     """Every score and coordinate at a point."""
     values = point
-    for depth, layer in enumerate(bundle.head):
+    for depth, layer in enumerate(bundle.head.affine):
         found = [dot(row, values) + bias for row, bias in layer]
-        is_last = depth == len(bundle.head) - 1
-        values = fractions_row(found if is_last else [max(v, Fraction(0)) for v in found])
+        if depth < len(bundle.head.activations):
+            found = [bundle.head.activations[depth](value) for value in found]
+        values = fractions_row(found)
     scores: dict[f.Symbol, Fraction] = {
         f.Logit(name): Fraction(top, values[1])
         for name, top in zip(bundle.classes, values[0], strict=True)

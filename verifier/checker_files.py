@@ -117,23 +117,23 @@ class Bundle:
         return list(self.manifest["classes"])
 
     @cached_property
-    def head(self) -> list[list[tuple[Row, Fraction]]]:
-        """The head's affine layers, with ReLU between them."""
-        layers = read_layers(self.read("head.onnx"))
-        if len(layers[-1]) != len(self.classes):
+    def head(self) -> "Layers":
+        """The head."""
+        head = read_layers(self.read("head.onnx"))
+        if len(head.affine[-1]) != len(self.classes):
             raise Refused("the head has another number of outputs than there are classes")
-        return layers
+        return head
 
     @cached_property
     def concepts(self) -> dict[str, tuple[Row, Fraction]]:
         """Each concept's score as a row over z."""
-        (layer,) = read_layers(self.read("concept_map.onnx"))
+        (layer,) = read_layers(self.read("concept_map.onnx")).affine
         return dict(zip(self.manifest["concepts"], layer, strict=True))
 
     @cached_property
     def alignment(self) -> list[tuple[Row, Fraction]]:
         """The mapped embedding's coordinates as rows over z."""
-        (layer,) = read_layers(self.read("alignment.onnx"))
+        (layer,) = read_layers(self.read("alignment.onnx")).affine
         return layer
 
     @cached_property
@@ -190,8 +190,35 @@ class Tensors:
         return list(struct.unpack_from(f"<{shape[-1]}{letter}", self._data, start))
 
 
-def read_layers(data: bytes) -> list[list[tuple[Row, Fraction]]]:
-    """The affine layers of an ONNX file's chain of Gemm and Relu, exactly.
+Affine = list[tuple[Row, Fraction]]
+"""One row and offset per output."""
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A function of one number that never falls: ``x``, or ``slope · x`` below 0, then clipped."""
+
+    slope: Fraction = Fraction(1)
+    low: Fraction | None = None
+    high: Fraction | None = None
+
+    def __call__(self, value: Fraction) -> Fraction:
+        """Its value."""
+        value = value if value >= 0 else self.slope * value
+        value = value if self.low is None else max(value, self.low)
+        return value if self.high is None else min(value, self.high)
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Affine layers, with an activation after each but the last."""
+
+    affine: list[Affine]
+    activations: list[Activation]
+
+
+def read_layers(data: bytes) -> Layers:
+    """The layers of an ONNX file's chain of Gemm and activations, exactly.
 
     Raises:
         Refused: the file holds anything else.
@@ -204,37 +231,56 @@ def read_layers(data: bytes) -> list[list[tuple[Row, Fraction]]]:
         raise Refused("not an ONNX file") from error
     graph = model.graph
     weights = {tensor.name: _tensor(tensor) for tensor in graph.initializer}
-    layers: list[list[tuple[Row, Fraction]]] = []
-    (current,), rectified = [source.name for source in graph.input], True
+    layers: list[Affine] = []
+    activations: list[Activation] = []
+    (current,) = [source.name for source in graph.input]
     if model.functions or len(weights) < len(graph.initializer) or current in weights:
         raise Refused("an ONNX file that redefines a name")
     for node in graph.node:
         attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
         if node.input[0] != current or node.domain:
             raise Refused("the layers of an ONNX file are not a chain")
-        if node.op_type == "Gemm" and rectified:
+        if node.op_type == "Gemm" and len(activations) == len(layers):
             if attributes != {"transB": 1} or len(node.input) != 3:
                 raise Refused("a Gemm of another form than the exporter's")
             (rows, width), (bias, _) = weights[node.input[1]], weights[node.input[2]]
             split = [rows[start : start + width] for start in range(0, len(rows), width)]
             pairs = zip(split, bias, strict=True)
             layers.append([(floats_row(row), Fraction(offset)) for row, offset in pairs])
-            rectified = False
-        elif node.op_type == "Relu" and not rectified and not attributes:
-            rectified = True
+        elif len(activations) < len(layers):
+            bounds = [weights[name][0] if name else None for name in node.input[1:]]
+            activations.append(_activation(node.op_type, attributes, bounds))
         else:
             raise Refused(f"the checker does not know the ONNX operator {node.op_type} here")
         (current,) = node.output
-    if rectified or [output.name for output in graph.output] != [current]:
+    if len(activations) == len(layers) or [output.name for output in graph.output] != [current]:
         raise Refused("the last layer of an ONNX file is not its output")
-    return layers
+    return Layers(layers, activations)
+
+
+def _activation(
+    operator: str, attributes: Mapping[str, Any], bounds: Sequence[Sequence[float] | None]
+) -> Activation:
+    """An activation of the exporter's."""
+    if operator == "Relu" and not attributes and not bounds:
+        return Activation(low=Fraction(0))
+    if operator == "LeakyRelu" and attributes.keys() <= {"alpha"} and not bounds:
+        (slope,) = struct.unpack("<f", struct.pack("<f", attributes.get("alpha", 0.01)))
+        if slope >= 0:
+            return Activation(slope=Fraction(slope))
+    if operator == "Clip" and not attributes and len(bounds) == 2:
+        low, high = (None if bound is None else Fraction(bound[0]) for bound in bounds)
+        if low is None or high is None or low <= high:
+            return Activation(low=low, high=high)
+    raise Refused(f"the checker does not know this form of the ONNX operator {operator}")
 
 
 def _tensor(tensor: Any) -> tuple[list[float], int]:
     """A float32 tensor's numbers in order, and the length of its last axis."""
     if tensor.data_type != 1 or tensor.data_location != 0:
         raise Refused(f"weight {tensor.name} is not float32 inside the file")
+    width = tensor.dims[-1] if tensor.dims else 1
     if tensor.raw_data:
         count = len(tensor.raw_data) // 4
-        return list(struct.unpack(f"<{count}f", tensor.raw_data)), tensor.dims[-1]
-    return list(tensor.float_data), tensor.dims[-1]
+        return list(struct.unpack(f"<{count}f", tensor.raw_data)), width
+    return list(tensor.float_data), width

@@ -109,13 +109,14 @@ def verify_pairs(
     for place, label in enumerate(space.classes):
         rivals = [k for k in range(len(space.classes)) if k != place]
         boxes = [focus_box(lens, label, scale) for scale in scales]
-        bounds = [np.stack([box.outer[side] for box in boxes]) for side in (0, 1)]
+        lower, upper = (np.stack([box.outer[side] for box in boxes]) for side in (0, 1))
         search = _Descent(
             own,
             own_offsets,
             weight[place] - weight[rivals],
             bias[place] - bias[rivals],
-            *(torch.from_numpy(part).to(device) for part in bounds),
+            torch.from_numpy(lower).to(device),
+            torch.from_numpy(upper).to(device),
             stored,
         )
         yield PairVerdicts(label, tuple(scales), pairs, *search.run())
