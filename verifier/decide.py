@@ -187,7 +187,10 @@ class _Run:
 
     def _checked_parts(self, spec: f.ForAll) -> list[Part]:
         """The parts of the spec's region, none of which is empty."""
-        parts = build_regions(spec.region, self._lens)
+        try:
+            parts = build_regions(spec.region, self._lens)
+        except BadRegion as error:
+            raise BadRegion(f"spec {spec.name}: {error}") from error
         for part in parts:
             never = f.ForAll(spec.name, spec.region, f.Constant(False))
             query = Query(never, self._space, part.region, 0, part.cuts)
