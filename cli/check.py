@@ -13,6 +13,7 @@ import typer
 
 from conspec.cli.console import Advance, print_json, progress, show
 from conspec.cli.exits import Exit
+from conspec.cli.inputs import bundle_folder
 from conspec.specs.errors import BadFile
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def opened(path: Path) -> "Bundle":
     """
     from conspec.verifier.checker_files import Bundle, Refused
 
-    bundle = Bundle(path)
+    bundle = Bundle(bundle_folder(path))
     try:
         _ = bundle.hash, bundle.classes, bundle.size, bundle.concepts, bundle.head
     except OSError as error:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from conspec.lens.bundle import Lens
 
 STANDARD_INPUT = "-"
+SHIPPED = {"emoji10": Path(__file__).parents[1] / "lens" / "emoji10" / "bundle"}
+"""Bundles that ship with conspec, by the name that ``--lens`` takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,22 @@ class Wanted:
 
     proofs: Suite
     estimates: tuple[str, ...]
+
+
+def bundle_folder(path: Path) -> Path:
+    """The folder that ``--lens`` names: itself, or that of a shipped bundle."""
+    return path if path.exists() else SHIPPED.get(str(path), path)
+
+
+def open_lens(path: Path) -> "Lens":
+    """The bundle that ``--lens`` names.
+
+    Raises:
+        BadFile: it is none, or not as it was written.
+    """
+    from conspec.lens.bundle import Lens
+
+    return Lens.load(bundle_folder(path))
 
 
 def read_text(source: str) -> str:

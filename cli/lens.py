@@ -8,6 +8,7 @@ import typer
 
 from conspec.cli.console import print_json, progress, say, show
 from conspec.cli.groups import group
+from conspec.cli.inputs import open_lens
 
 if TYPE_CHECKING:
     from conspec.lens.bundle import Lens
@@ -159,9 +160,7 @@ def show_command(
     ] = False,
 ) -> None:
     """Show what a bundle holds and how good its alignment is."""
-    from conspec.lens.bundle import Lens
-
-    lens = Lens.load(bundle)
+    lens = open_lens(bundle)
     if as_json:
         print_json(_document(lens))
     else:

@@ -10,7 +10,7 @@ import typer
 
 from conspec.cli.console import print_json, progress, say, show, warn
 from conspec.cli.exits import Exit
-from conspec.cli.inputs import Wanted, read_suite, select
+from conspec.cli.inputs import Wanted, open_lens, read_suite, select
 from conspec.cli.journal import Journal, Line, open_journal, write_lines
 from conspec.cli.output import EVERY_SPEC
 from conspec.cli.run import Task, limits_of
@@ -80,11 +80,9 @@ def radius(
 
     Exit codes: 0 measured, 3 bad input.
     """
-    from conspec.lens.bundle import Lens
-
     limits = limits_of(timeout, 1, "any")
     path = results_file(jsonl, out)
-    bundle = Lens.load(lens)
+    bundle = open_lens(lens)
     wanted = select(read_suite(suite, bundle), spec or [])
     scaled, skipped = scalable(wanted.proofs)
     if not scaled.specs:

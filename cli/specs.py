@@ -12,7 +12,7 @@ import typer
 from conspec.cli.comments import with_comments
 from conspec.cli.console import say
 from conspec.cli.groups import group
-from conspec.cli.inputs import STANDARD_INPUT, parse_suite, read_suite, read_text
+from conspec.cli.inputs import STANDARD_INPUT, open_lens, parse_suite, read_suite, read_text
 from conspec.specs.errors import BadFile, BadUsage
 from conspec.specs.formula import ForAll, Suite
 
@@ -35,9 +35,7 @@ def check(
     ] = None,
 ) -> None:
     """Say whether FILE is a well-formed suite, and where it is not."""
-    from conspec.lens.bundle import Lens
-
-    suite = read_suite(file, Lens.load(lens) if lens else None)
+    suite = read_suite(file, open_lens(lens) if lens else None)
     proofs = sum(isinstance(spec, ForAll) for spec in suite.specs)
     estimates = len(suite.specs) - proofs
     names = f"names are those of {lens}" if lens else "names were not checked (no --lens)"
@@ -121,9 +119,8 @@ def generate(
 
 
 def _load(lens: Path | None) -> "Lens | None":
-    from conspec.lens.bundle import Lens
 
-    return None if lens is None else Lens.load(lens)
+    return None if lens is None else open_lens(lens)
 
 
 def _rival10() -> tuple[dict[str, list[str]], list[str]]:

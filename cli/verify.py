@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from conspec.cli.console import print_json, say, warn
-from conspec.cli.inputs import Wanted, read_suite, select
+from conspec.cli.inputs import Wanted, open_lens, read_suite, select
 from conspec.cli.journal import write_lines
 from conspec.cli.output import EVERY_SPEC, SHEETS, Findings, show_results, write_folder
 from conspec.cli.run import Outcome, Task, limits_of, run, with_alignment_margin
@@ -121,10 +121,8 @@ def verify(
 
     Exit codes: 0 all proved, 1 something violated, 2 something unknown, 3 bad input.
     """
-    from conspec.lens.bundle import Lens
-
     limits = limits_of(timeout, counterexamples, objective)
-    bundle = Lens.load(lens)
+    bundle = open_lens(lens)
     wanted = select(read_suite(suite, bundle), spec or [])
     task = Task(wanted.proofs, bundle, engine, limits)
     if alignment_margin is not None:

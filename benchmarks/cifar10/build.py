@@ -1,6 +1,6 @@
 """Builds the CIFAR-10 lens: ``python -m conspec.benchmarks.cifar10.build --data D --out DIR``.
 
-Trains a small open_clip model (about six minutes on two cores) and builds the lens bundle of a
+Trains a small open_clip model (about four minutes of one core) and builds the lens bundle of a
 CIFAR ResNet-20 with RIVAL10's vocabulary. The pictures and the ResNet's weights are read in
 place; nothing made from them belongs in the repository, except the numbers measured.
 """
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--retrain", action="store_true", help="train although weights exist")
     arguments = parser.parse_args()
     # The order of summation, and with it the weights, depends on the number of threads.
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
     train = open_split(arguments.data, "train", arguments.per_class, SEED)
     test = open_split(arguments.data, "test", arguments.heldout_per_class, SEED)

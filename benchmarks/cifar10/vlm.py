@@ -39,7 +39,7 @@ CONFIG = {
         "layers": 2,
     },
 }
-STEPS = 2400
+STEPS = 1200
 BATCH = 128
 PAIRS = 20
 RATE = 2e-3
