@@ -221,20 +221,19 @@ def _alone(solver: str, setting: Setting, chosen: Sequence[int]) -> Answers:
     """A solver on the whole queries: no look, no screen, no literals settled beforehand."""
     space = space_of(setting.lens)
     parts: dict[Region, list[Part]] = {}
-    sessions: dict[int, Session] = {}
+    sessions: dict[tuple[Region, int], Session] = {}
     for index in chosen:
         spec = setting.suite[1][index]
         start = monotonic()
         if spec.region not in parts:
-            parts[spec.region], sessions = build_regions(spec.region, setting.lens), {}
+            parts[spec.region] = build_regions(spec.region, setting.lens)
         verdicts: list[Verdict] = []
         for place, part in enumerate(parts[spec.region]):
             query = Query(spec, space, part.region, place, part.cuts)
-            if place not in sessions:
-                sessions[place] = open_session(solver, space, part.region)
-            verdicts.append(
-                sessions[place].decide(query, query.constrained, setting.limits.seconds)
-            )
+            key = (spec.region, place)
+            if key not in sessions:
+                sessions[key] = open_session(solver, space, part.region)
+            verdicts.append(sessions[key].decide(query, query.constrained, setting.limits.seconds))
         verdict, reason = _together_of(verdicts)
         yield index, Answer(verdict, monotonic() - start, solver, reason)
 

@@ -136,16 +136,11 @@ def _names(text: str | None) -> list[str] | None:
 
 def _config(path: Path | None, settings: Mapping[str, Any]) -> "LensConfig":
     """The settings of a file, if any, with those of the options in their place."""
-    from dataclasses import replace
-
-    from conspec.lens.config import config_from, load_config
+    from conspec.lens.config import config_from, read_settings
     from conspec.specs.errors import BadUsage
 
     if path is not None:
-        plain: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()
-        }
-        return replace(load_config(path), **plain)
+        return config_from({**read_settings(path), **settings}, str(path))
     for key in ("images", "model", "vlm"):
         if key not in settings:
             raise BadUsage(f"--{key} is missing; give it, or --config FILE")
@@ -158,10 +153,18 @@ def show_command(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document and nothing else.")
     ] = False,
+    images: Annotated[
+        bool,
+        typer.Option("--images", help="List the images instead, for ball(INDEX, …)."),
+    ] = False,
 ) -> None:
     """Show what a bundle holds and how good its alignment is."""
     lens = open_lens(bundle)
-    if as_json:
+    if images and as_json:
+        print_json(_images(lens))
+    elif images:
+        _show_images(lens)
+    elif as_json:
         print_json(_document(lens))
     else:
         show_lens(lens)
@@ -178,6 +181,32 @@ def show_lens(lens: "Lens") -> None:
         columns_table("Classes", facts.CLASS_HEADINGS, facts.class_rows(lens)),
         columns_table("Concepts", facts.CONCEPT_HEADINGS, facts.concept_rows(lens)),
     )
+
+
+def _show_images(lens: "Lens") -> None:
+    """A line for each image, its columns divided by tabs; ``-`` for an unknown class."""
+    from conspec.report.words import printable
+
+    rows = _images(lens)
+    for cells in (rows[0], *(row.values() for row in rows)):
+        words = ("-" if cell is None else " ".join(str(cell).splitlines()) for cell in cells)
+        typer.echo("\t".join(printable(word) for word in words))
+
+
+def _images(lens: "Lens") -> list[dict[str, Any]]:
+    data = lens.embeddings
+    return [
+        {
+            "index": index,
+            "image": name,
+            "class": lens.classes[label] if label >= 0 else None,
+            "predicted": lens.classes[predicted],
+            "split": "heldout" if heldout else "train",
+        }
+        for index, (name, label, predicted, heldout) in enumerate(
+            zip(lens.image_ids, data.label, data.predicted, data.heldout, strict=True)
+        )
+    ]
 
 
 def _document(lens: "Lens") -> dict[str, Any]:

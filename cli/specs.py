@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,11 +13,14 @@ from conspec.cli.comments import with_comments
 from conspec.cli.console import say
 from conspec.cli.groups import group
 from conspec.cli.inputs import STANDARD_INPUT, open_lens, parse_suite, read_suite, read_text
-from conspec.specs.errors import BadFile, BadUsage
+from conspec.specs.errors import BadFile, BadUsage, UnknownName
 from conspec.specs.formula import ForAll, Suite
 
 if TYPE_CHECKING:
     from conspec.lens.bundle import Lens
+
+SCALE = "0.3"
+"""The scale of generated regions, unless asked otherwise."""
 
 app = group("Check, format and generate suites of specs.")
 
@@ -69,8 +72,9 @@ def format_(
 @app.command("generate")
 def generate(
     gamma: Annotated[
-        list[str], typer.Option("--gamma", metavar="G", help="Scale; may be repeated.")
-    ],
+        list[str] | None,
+        typer.Option("--gamma", metavar="G", help="Scale (0.3); may be repeated."),
+    ] = None,
     lens: Annotated[
         Path | None, typer.Option("--lens", metavar="BUNDLE", help="Whose concepts to use.")
     ] = None,
@@ -109,24 +113,39 @@ def generate(
         raise BadUsage("give one of --relevance, --frequencies and --rival10")
     bundle = _load(lens)
     if rival10:
-        table, concepts = _rival10()
+        table, concepts = _rival10(bundle)
     elif relevance is not None:
         table, concepts = _relevance(relevance), []
     else:
         table, concepts = _from_frequencies(frequencies, threshold)
-    suite = _suite(table, _known(bundle, table, concepts), (gamma, region, premise))
+    suite = _suite(table, _known(bundle, table, concepts), (gamma or [SCALE], region, premise))
     _deliver(suite, output)
 
 
 def _load(lens: Path | None) -> "Lens | None":
-
     return None if lens is None else open_lens(lens)
 
 
-def _rival10() -> tuple[dict[str, list[str]], list[str]]:
+def _rival10(lens: "Lens | None") -> tuple[dict[str, list[str]], list[str]]:
+    """RIVAL10's table and concepts, which a bundle must be about, too."""
     from conspec.specs.suites import rival10_concepts, rival10_relevance
 
-    return rival10_relevance(), rival10_concepts()
+    table, concepts = rival10_relevance(), rival10_concepts()
+    if lens is not None:
+        used = [name for name in concepts if any(name in row for row in table.values())]
+        _refuse_others("classes", list(table), lens.classes)
+        _refuse_others("concepts", used, lens.concepts)
+    return table, concepts
+
+
+def _refuse_others(kind: str, wanted: Sequence[str], own: Sequence[str]) -> None:
+    from conspec.specs.names import shown
+
+    if missing := [name for name in wanted if name not in own]:
+        raise UnknownName(
+            f"RIVAL10's {kind} are not this bundle's: it has no {', '.join(map(shown, missing))}; "
+            "use --relevance or --frequencies with a table of your own"
+        )
 
 
 def _relevance(path: Path) -> dict[str, list[str]]:

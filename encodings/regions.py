@@ -155,6 +155,16 @@ class Box:
             near[index] = self.contains(from_array(points[index]))
         return near
 
+    def clamped(self, point: NDArray[np.float64]) -> Vector:
+        """The exact point of the box nearest to a float64 point [n], entry by entry."""
+        values, scale = from_array(point), self.lower.denominator
+        bottom = values.denominator
+        entries = zip(self.lower.numerators, values.numerators, self.upper.numerators, strict=True)
+        tops = tuple(
+            min(max(low * bottom, top * scale), high * bottom) for low, top, high in entries
+        )
+        return Vector(tops, scale * bottom)
+
     def sample(self, count: int, seed: int) -> NDArray[np.float64]:
         """Points [count, n] uniform in the box, up to rounding of its bounds."""
         lower, upper = self.outer

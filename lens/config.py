@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import os.path
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -77,6 +78,15 @@ def load_config(path: Path) -> LensConfig:
     Raises:
         BadFile: it cannot be read, or a key or value is not one of a configuration.
     """
+    return config_from(read_settings(path), str(path))
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The plain values of a configuration file, which may lack some; see `config_from`.
+
+    Raises:
+        BadFile: it cannot be read, or is no table.
+    """
     try:
         text = path.read_text(encoding="utf-8")
         found = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
@@ -84,7 +94,7 @@ def load_config(path: Path) -> LensConfig:
         raise BadFile(f"{path}: cannot be read: {error}") from error
     if not isinstance(found, dict):
         raise BadFile(f"{path}: expected the settings of a lens by name")
-    return config_from(found, str(path))
+    return found
 
 
 def config_from(settings: Mapping[str, Any], place: str) -> LensConfig:
@@ -140,11 +150,13 @@ def _preprocess(value: Mapping[str, Any], place: str) -> Preprocess:
 def parse_names(text: str) -> tuple[str, ...]:
     """Names from a file with one on each line (``#`` starts a comment), or from ``a,b,c``.
 
+    What is no file is a list, unless it looks like a file's name: one word with a suffix.
+
     Raises:
         BadFile: the file cannot be read.
     """
     path = Path(text)
-    if "," in text or not path.suffix:
+    if not os.path.isfile(text) and ("," in text or not path.suffix):
         return tuple(name for part in text.split(",") if (name := part.strip()))
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

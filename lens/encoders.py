@@ -7,6 +7,7 @@ otherwise something happens between its modules that an exported head would miss
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from conspec.lens.config import LensConfig
-from conspec.lens.plugins import load_attribute, load_weights
+from conspec.lens.plugins import fetching, load_attribute, load_weights
 from conspec.lens.preprocess import FILTERS, Preprocess
 from conspec.specs.errors import BadFile, BadUsage
 
@@ -69,7 +70,7 @@ def load_classifier(config: LensConfig, classes: int) -> Classifier:
     makers = {"timm": _timm, "torchvision": _torchvision, "cifar": _cifar}
     if kind in makers:
         if weights is None:
-            raise BadUsage(f"{spec}: give its weights: a .safetensors file or 'hub'")
+            raise BadUsage(f"{spec}: give its weights with --weights: FILE.safetensors or hub")
         module, own, start = makers[kind](name, classes, weights == "hub")
     else:
         module, own, start = _user_module(spec), None, None
@@ -77,10 +78,16 @@ def load_classifier(config: LensConfig, classes: int) -> Classifier:
         load_weights(module, Path(weights))
     chosen = config.preprocess or own
     if chosen is None:
-        raise BadUsage(f"{spec}: say how pictures are prepared for it (size, mean, std)")
+        raise BadUsage(
+            f"{spec}: say how pictures are prepared for it (resize, crop, mean, std) "
+            "under [preprocess] in the TOML file of --config"
+        )
     found = split(module.to(config.device), chosen, spec, config.head_from or start)
     if found.outputs != classes:
-        raise BadFile(f"{spec}: gives {found.outputs} logits for {classes} classes")
+        raise BadFile(
+            f"{spec}: gives {found.outputs} logits for {classes} classes; name the model's "
+            f"{found.outputs} classes in the order of its logits: --classes a,b,…"
+        )
     return found
 
 
@@ -92,6 +99,11 @@ def _user_module(spec: str) -> nn.Module:
     return module
 
 
+def _fetching_weights(spec: str, hub: bool) -> AbstractContextManager[None]:
+    local = "a local .safetensors file with --weights"
+    return fetching(f"the weights of {spec}", local) if hub else nullcontext()
+
+
 def _timm(name: str, classes: int, hub: bool) -> tuple[nn.Module, Preprocess | None, None]:
     import timm
 
@@ -99,7 +111,8 @@ def _timm(name: str, classes: int, hub: bool) -> tuple[nn.Module, Preprocess | N
         near = timm.list_models(f"*{name[:6]}*")[:4]
         raise BadUsage(f"timm has no model {name!r}; near: {', '.join(near) or 'none'}")
     options = {} if hub else {"num_classes": classes}
-    module: nn.Module = timm.create_model(name, pretrained=hub, **options)
+    with _fetching_weights(f"timm:{name}", hub):
+        module: nn.Module = timm.create_model(name, pretrained=hub, **options)
     how: dict[str, Any] = timm.data.resolve_model_data_config(module)
     if how["interpolation"] not in FILTERS or how.get("crop_mode", "center") != "center":
         return module, None, None  # the user has to say
@@ -118,7 +131,8 @@ def _torchvision(name: str, classes: int, hub: bool) -> tuple[nn.Module, Preproc
     (resize,), (crop,) = how.resize_size, how.crop_size
     own = Preprocess(resize, crop, tuple(how.mean), tuple(how.std), how.interpolation.value)
     options = {"weights": best} if hub else {"num_classes": classes}
-    return models.get_model(name, **options), own, None
+    with _fetching_weights(f"torchvision:{name}", hub):
+        return models.get_model(name, **options), own, None
 
 
 def _cifar(name: str, classes: int, hub: bool) -> tuple[nn.Module, Preprocess, str]:

@@ -103,7 +103,23 @@ def read_folder(folder: Path) -> ImageSet:
     pictures = [
         Picture(str(p.relative_to(folder)), p.parent.name, partial(load_file, p)) for p in files
     ]
+    if not pictures:
+        raise BadFile(f"{folder}: no pictures found; {_expected_below(folder)}")
     return _image_set(folder, pictures)
+
+
+def _expected_below(folder: Path) -> str:
+    expected = f"expected FOLDER/CLASS/picture ({', '.join(sorted(SUFFIXES))})"
+    if _has_picture(folder, "*"):
+        return f"{expected}, but pictures lie right in this folder; give the one above it"
+    deeper = sorted(p for p in folder.glob("*") if _has_picture(p, "*/*"))
+    if deeper:
+        return f"{expected}, but pictures lie one folder deeper; give {deeper[0]}"
+    return expected
+
+
+def _has_picture(folder: Path, pattern: str) -> bool:
+    return any(p.suffix.lower() in SUFFIXES for p in folder.glob(pattern))
 
 
 def read_tar(path: Path) -> ImageSet:

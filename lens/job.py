@@ -1,6 +1,6 @@
 """From the settings of a lens to everything it is made from, opened and checked."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -79,23 +79,37 @@ def open_both(config: LensConfig) -> tuple[ImageSet, npt.NDArray[np.bool_]]:
     """The images, and which of them are held out, bool [N].
 
     Raises:
-        BadUsage: the share is not between 0 and 1, or leaves no training image.
+        BadUsage: the share is not from 0 to below 1.
         BadFile: an image source is damaged.
     """
     images = open_images(config.images, config.download)
-    count = len(images.pictures)
     try:
         share = float(config.heldout)
     except ValueError:
         return _joined(images, open_images(config.heldout, config.download))
     if not 0 <= share < 1:
         raise BadUsage(f"heldout must be a share from 0 to below 1, not {config.heldout}")
-    heldout = np.zeros(count, dtype=np.bool_)
-    chosen = np.random.default_rng(config.seed).permutation(count)[: round(share * count)]
-    heldout[chosen] = True
-    if heldout.all():
-        raise BadUsage(f"heldout={config.heldout} leaves none of {count} images to train on")
-    return images, heldout
+    return images, stratified([p.label for p in images.pictures], share, config.seed)
+
+
+def stratified(labels: Sequence[str | None], share: float, seed: int) -> npt.NDArray[np.bool_]:
+    """A random choice of images, bool [N]: the same share of each class, rounded up or down.
+
+    Never all images of a class: one of them is left to train on.
+    """
+    random = np.random.default_rng(seed)
+    numbers = {label: k for k, label in enumerate(dict.fromkeys(labels))}
+    # Classes in random order, so that chance decides which of them are rounded up.
+    group = random.permutation(len(numbers))[[numbers[label] for label in labels]]
+    order = random.permutation(len(labels))
+    order = order[np.argsort(group[order], kind="stable")]
+    # Along that order, an image is chosen whenever the share adds up to one more.
+    steps = np.floor(np.arange(len(labels) + 1) * share + 0.5)
+    chosen = np.zeros(len(labels), dtype=np.bool_)
+    chosen[order] = np.diff(steps) > 0
+    first = order[np.unique(group[order], return_index=True)[1]]
+    chosen[first] &= np.bincount(group, ~chosen)[group[first]] > 0
+    return chosen
 
 
 def _joined(train: ImageSet, test: ImageSet) -> tuple[ImageSet, npt.NDArray[np.bool_]]:

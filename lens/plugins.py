@@ -1,7 +1,13 @@
-"""The user's own code and weights: ``module.py:name``, ``package.module:name``, safetensors."""
+"""The user's own code and weights: ``module.py:name``, ``package.module:name``, safetensors.
+
+And weights from the internet, whose absence is an everyday failure: see :func:`fetching`.
+"""
 
 import importlib
 import importlib.util
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +17,11 @@ from conspec.specs.errors import BadFile, BadUsage
 
 if TYPE_CHECKING:
     from torch import nn
+
+_FORMS = (
+    "expected FILE.py:NAME or PACKAGE.MODULE:NAME; "
+    "a classifier may also be timm:NAME, torchvision:NAME or cifar:NAME"
+)
 
 
 def load_attribute(spec: str) -> Any:
@@ -24,18 +35,18 @@ def load_attribute(spec: str) -> Any:
     """
     where, colon, name = spec.rpartition(":")
     if not colon or not name.isidentifier():
-        raise BadUsage(f"{spec!r}: expected FILE.py:NAME or PACKAGE.MODULE:NAME")
-    module = _module_of_file(Path(where)) if where.endswith(".py") else _module(where)
+        raise BadUsage(f"{spec!r}: {_FORMS}")
+    module = _module_of_file(Path(where)) if where.endswith(".py") else _module(where, spec)
     if not hasattr(module, name):
         raise BadUsage(f"{spec!r}: {where} has no {name!r}")
     return getattr(module, name)
 
 
-def _module(name: str) -> Any:
+def _module(name: str, spec: str) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise BadUsage(f"no module named {error.name!r}") from error
+        raise BadUsage(f"{spec!r}: no module named {error.name!r}; {_FORMS}") from error
 
 
 def _module_of_file(path: Path) -> Any:
@@ -78,3 +89,25 @@ def load_weights(module: "nn.Module", path: Path) -> None:
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise BadFile(f"{path}: these weights do not fit the model: {reason}") from error
+
+
+@contextmanager
+def fetching(what: str, instead: str) -> Iterator[None]:
+    """Make one line of whatever goes wrong while libraries fetch ``what``; their logs are off.
+
+    Args:
+        what: what the error says cannot be fetched.
+        instead: what the error tells the user to give.
+
+    Raises:
+        BadFile: of any failure inside.
+    """
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    except Exception as error:  # of http, hubs, checksums: they have no common base
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise BadFile(f"cannot fetch {what} (no network?); give {instead} ({reason})") from error
+    finally:
+        logging.disable(before)

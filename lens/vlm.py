@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from conspec.lens.plugins import load_attribute, require_safetensors
+from conspec.lens.plugins import fetching, load_attribute, require_safetensors
 from conspec.specs.errors import BadFile, BadUsage
 
 
@@ -71,37 +71,60 @@ def open_clip_model(name: str, checkpoint: str | None, device: str = "cpu") -> O
 
     Raises:
         BadUsage: open_clip knows no such model or tag.
-        BadFile: the configuration or the weights are damaged or do not fit.
+        BadFile: the configuration or the weights are damaged, do not fit or cannot be fetched.
     """
     import open_clip
 
-    if name.endswith(".json"):
-        name = _add_config(Path(name))
-    _check_weights(name, checkpoint)
+    spec = name
+    if spec.endswith(".json"):
+        name = _add_config(Path(spec))
+    if _from_hub(name, spec, checkpoint):
+        what = f"{name} {checkpoint or ''}".strip()
+        local = "a local .safetensors file with --vlm-checkpoint"
+        if checkpoint is None:
+            local += ", and a model of open_clip or its .json with --vlm"
+        with fetching(what, local):
+            model, preprocess = open_clip.create_model_from_pretrained(name, checkpoint)
+    else:
+        model, preprocess = _from_file(name, checkpoint)
+    with fetching(f"the tokenizer of {spec}", "a model with open_clip's own tokenizer with --vlm"):
+        tokenizer = open_clip.get_tokenizer(name)
+    return OpenClip(model, preprocess, tokenizer, device)
+
+
+def _from_file(
+    name: str, checkpoint: str | None
+) -> tuple[nn.Module, Callable[[Image.Image], Tensor]]:
+    import open_clip
+
     try:
-        model, _, preprocess = open_clip.create_model_and_transforms(name, checkpoint)
+        model, preprocess = open_clip.create_model_from_pretrained(name, checkpoint)
     except (SafetensorError, RuntimeError, ValueError, OSError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise BadFile(
-            f"{checkpoint or name}: open_clip cannot load {name} from it: {reason}"
-        ) from error
-    return OpenClip(model, preprocess, open_clip.get_tokenizer(name), device)
+        raise BadFile(f"{checkpoint}: open_clip cannot load {name} from it: {reason}") from error
+    return model, preprocess
 
 
-def _check_weights(name: str, checkpoint: str | None) -> None:
+def _from_hub(name: str, spec: str, checkpoint: str | None) -> bool:
+    """Whether the weights come from the internet; refuses what is neither there nor a file."""
     import open_clip
 
     if name.startswith("hf-hub:"):
-        return  # the hub's folder has both the configuration and the weights
+        if checkpoint is not None:
+            raise BadUsage(f"{name}: comes with its weights; leave out --vlm-checkpoint")
+        return True
     if name not in open_clip.list_models():
         raise BadUsage(f"open_clip has no model {name!r}; open_clip.list_models() has them all")
-    if checkpoint is None:
-        raise BadUsage(f"{name}: give its weights: a .safetensors file or a tag")
     tags = open_clip.list_pretrained_tags_by_model(name)
-    if checkpoint not in tags:
-        if not Path(checkpoint).suffix:
-            raise BadUsage(f"{name} has no weights {checkpoint!r}; known: {', '.join(tags)}")
-        require_safetensors(Path(checkpoint))
+    known = f"a .safetensors file{', or a tag: ' if tags else ''}{', '.join(tags)}"
+    if checkpoint is None:
+        raise BadUsage(f"{spec}: give its weights with --vlm-checkpoint: {known}")
+    if checkpoint in tags:
+        return True
+    if not Path(checkpoint).suffix:
+        raise BadUsage(f"{spec} has no weights {checkpoint!r}; give {known}")
+    require_safetensors(Path(checkpoint))
+    return False
 
 
 def _add_config(path: Path) -> str:

@@ -105,7 +105,7 @@ def refuse_existing(out: Path, overwrite: bool) -> None:
     if not out.exists() and not out.is_symlink():
         return
     if not overwrite:
-        raise BadUsage(f"{out}: exists already; remove it or ask to overwrite it")
+        raise BadUsage(f"{out}: exists already; remove it, or replace it with --overwrite")
     if not (out / "manifest.json").is_file():
         raise BadUsage(f"{out}: exists and is no lens bundle; it is not overwritten")
 

@@ -66,7 +66,21 @@ class Reader:
         value = node.value
         if isinstance(value, Formula):
             return value
-        raise self._wrong(node, "a formula", _formula_hint(value))
+        raise self._wrong(node, "a formula", self._formula_hint(value))
+
+    def _formula_hint(self, value: Value) -> str:
+        if isinstance(value, Linear):
+            return "compare it, for instance with '>= 0'"
+        if not isinstance(value, Name):
+            return ""
+        name = quoted(value.text)
+        as_concept = f"compare it ({name} > other), or write has({name})"
+        as_class = f"write predict({name})"
+        is_concept = value.text in (self.concepts or ())
+        is_class = value.text in (self.classes or ())
+        if is_concept is is_class:  # both, or not known
+            return f"{as_concept} or predict({name})"
+        return as_concept if is_concept else as_class
 
     def region(self, node: Node) -> Region:
         """Reads a node as a region of embeddings."""
@@ -153,12 +167,3 @@ def describe(value: Value) -> str:
     if isinstance(value, Keyword):
         return f"the argument '{value.key}='"
     return "a list" if isinstance(value, Vector) else "a set of images"
-
-
-def _formula_hint(value: Value) -> str:
-    if isinstance(value, Name):
-        name = quoted(value.text)
-        return f"compare it ({name} > other), or write has({name}) or predict({name})"
-    if isinstance(value, Linear):
-        return "compare it, for instance with '>= 0'"
-    return ""

@@ -6,8 +6,9 @@ batch. For multipliers λ ≥ 0 of the premise's literals, a pair is proved at a
 ``max_z (D z + λ G z + …) < 0``; all pairs and scales descend together in torch, and the points at
 which the maxima are attained are tried as counterexamples.
 
-Verdicts are exact: bounds carry their rounding error (`conspec.encodings.rounding`), and points
-are moved inside the exact box first. What stays open is left to ``verify_suite``.
+Verdicts are exact: bounds carry their rounding error (`conspec.encodings.rounding`), which also
+covers the few ulps by which a point in float64 may lie outside the exact box. What stays open is
+left to ``verify_suite``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from conspec.encodings.exact import Vector
 from conspec.encodings.regions import focus_box
 from conspec.encodings.rounding import TINY, Bools, Floats, gamma
 from conspec.encodings.scores import ScoreSpace
@@ -47,7 +49,8 @@ class PairVerdicts:
         scales: the S scales of its focus box.
         pairs: places [P, 2] of a and b.
         proved: bool [S, P]; ``multipliers`` then refute the violation.
-        violated: bool [S, P]; ``points`` are then counterexamples in the exact box.
+        violated: bool [S, P]; the points of the exact boxes nearest to ``points`` are then
+            counterexamples.
         multipliers: [S, P, K-1] of the premise's literals; that of the pair's own literal is 1.
         points: [S, P, n].
     """
@@ -71,6 +74,16 @@ class PairVerdicts:
         body = f.Implies(f.Predict(self.label), f.Stronger(a, b))
         name = f"{self.label} {a} over {b} {scale}"
         return f.ForAll(name, f.Focus(self.label, self.scales[scale]), body)
+
+    def counterexample(self, scale: int, pair: int, lens: Lens) -> Vector:
+        """The exact counterexample of a violated pair.
+
+        Raises:
+            ValueError: the pair is not violated at this scale.
+        """
+        if not self.violated[scale, pair]:
+            raise ValueError("only a violated pair has a counterexample")
+        return focus_box(lens, self.label, self.scales[scale]).clamped(self.points[scale, pair])
 
     def certificate(self, scale: int, pair: int) -> Certificate:
         """The certificate of a proved pair.
@@ -167,7 +180,7 @@ class _Descent:
         return tuple(part.cpu().numpy() for part in found)  # type: ignore[return-value]
 
     def _prepare(self) -> None:
-        """Middles, half-widths, bounds inside the exact boxes, and rounding errors."""
+        """Middles, half-widths, bounds for points, and rounding errors."""
         import torch
 
         self._center, self._radius = (self.lower + self.upper) / 2, (self.upper - self.lower) / 2
@@ -176,10 +189,13 @@ class _Descent:
             for side, limit in enumerate((torch.inf, -torch.inf)):
                 bound = self._inner[side]
                 self._inner[side] = torch.nextafter(bound, torch.full_like(bound, limit))
+        crossed = self._inner[0] > self._inner[1]  # a box of hardly any width, or none
+        self._inner = [torch.where(crossed, self._center, bound) for bound in self._inner]
         reach = torch.maximum(self.lower.abs(), self.upper.abs())
         self._own_reach = reach @ self.own.abs().T + self.own_offsets.abs()
         self._premise_reach = reach @ self.premise.abs().T + self.premise_offsets.abs()
-        length = 2 * self.own.shape[1] + 2 * len(self.premise) + 16
+        # 16 more than the arithmetic needs: the exact point may lie a few ulps away.
+        length = 2 * self.own.shape[1] + 2 * len(self.premise) + 32
         self._share, self._floor = gamma(length), length * TINY
         # A counterexample has to meet the premise strictly, so the descent aims a little inside.
         self._aim = AIM * (self._radius @ self.premise.abs().T)

@@ -43,6 +43,7 @@ STEPS = 1200
 BATCH = 128
 PAIRS = 20
 RATE = 2e-3
+REPORT = 200  # steps between two lines of progress
 SHIFT = 4
 #: Sharpness of the cosines in both losses.
 SCALE = 12.0
@@ -101,13 +102,15 @@ def train(target: Path, material: Lessons, seed: int, steps: int = STEPS) -> tup
     parameters = [*model.parameters(), bias]
     optimiser = torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.05, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps)
-    for _ in range(steps):
+    for step in range(1, steps + 1):
         loss = _loss(model, tokenize, bias, material, random)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         schedule.step()
+        if step % REPORT == 0:
+            print(f"training: step {step} of {steps}, loss {loss.item():.3f}", flush=True)
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, weights)
     return config, weights
 
