@@ -38,6 +38,18 @@ def test_show_json(lens: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert found["concepts"][0] == {"name": "wheels", "threshold": "0.5", "auc": 1.0}
 
 
+def test_show_images(lens: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lens", "show", str(lens), "--images"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "index\timage\tclass\tpredicted\tsplit"
+    assert lines[1] == "0\ttruck/0000.png\ttruck\ttruck\theldout"
+    assert lines[90] == "89\tsea lion/0089.png\tsea lion\tsea lion\ttrain"
+    assert len(lines) == 91
+    assert main(["lens", "show", str(lens), "--images", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert list(found[7].values()) == [7, "truck/0007.png", "truck", "truck", "train"]
+
+
 def test_show_refuses_what_is_no_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lens", "show", str(tmp_path)]) == 3
     assert "manifest.json: no such file" in capsys.readouterr().err
@@ -94,6 +106,18 @@ def test_build_options_come_before_the_file(built: list[LensConfig], tmp_path: P
     options = ["--config", str(config), "--images", "d"]
     assert main(["lens", "build", str(tmp_path / "new"), *options]) == 0
     assert built == [LensConfig(images="d", model="b", vlm="c", seed=3, name="n")]
+
+
+def test_build_options_and_the_file_complete_each_other(
+    built: list[LensConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "lens.toml"
+    config.write_text('model = "b"\nvlm = "c"\nconcepts = ["z"]\n')
+    options = ["--config", str(config), "--concepts", "a,b"]
+    assert main(["lens", "build", str(tmp_path / "new"), *options, "--images", "d"]) == 0
+    assert built == [LensConfig(images="d", model="b", vlm="c", concepts=("a", "b"))]
+    assert main(["lens", "build", str(tmp_path / "other"), *options]) == 3
+    assert "lens.toml: setting 'images' is missing" in capsys.readouterr().err
 
 
 def test_build_says_what_is_missing(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from conspec.cli.comments import with_comments
 from conspec.cli.main import main
+from conspec.specs import suites
 from conspec.specs.formula import Suite
 from conspec.specs.parser import parse, parse_file
 from conspec.specs.printer import to_text
@@ -133,6 +134,25 @@ def test_generate_rival10(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     names = [spec.name for spec in parse_file(out).specs]
     assert names[0] == "truck_wheels_over_long_snout_at_0_3"
     assert names[531].endswith("_at_0_5")
+
+
+def test_generate_without_a_scale(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["specs", "generate", "--rival10"]) == 0
+    unsaid = capsys.readouterr().out
+    assert main(["specs", "generate", "--rival10", "--gamma", "0.3"]) == 0
+    assert unsaid == capsys.readouterr().out
+
+
+def test_generate_rival10_for_another_bundle(
+    lens: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["specs", "generate", "--rival10", "--lens", str(lens)]) == 3
+    error = capsys.readouterr().err
+    assert "RIVAL10's classes are not this bundle's: it has no 'car', 'plane'" in error
+    assert "did you mean" not in error
+    monkeypatch.setattr(suites, "rival10_relevance", lambda: {"truck": ["wheels", "text"]})
+    assert main(["specs", "generate", "--rival10", "--lens", str(lens)]) == 3
+    assert "RIVAL10's concepts are not this bundle's: it has no 'text'" in capsys.readouterr().err
 
 
 def test_generate_from_relevance_and_frequencies(

@@ -8,6 +8,8 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
@@ -15,7 +17,7 @@ from torch import nn
 from conspec.lens import Lens, build_emoji_lens, build_lens, emoji10
 from conspec.lens.config import LensConfig, config_from, load_config, parse_names
 from conspec.lens.extract import SHARD
-from conspec.lens.job import emoji_job, open_both, open_job
+from conspec.lens.job import emoji_job, open_both, open_job, stratified
 from conspec.lens.progress import bar
 from conspec.lens.vlm import OpenClip, VisionLanguageModel, load_vlm, open_clip_model
 from conspec.specs.errors import BadFile, BadUsage
@@ -108,7 +110,7 @@ def test_a_lens_from_end_to_end(config: LensConfig, tmp_path: Path) -> None:
 def test_building_twice_gives_the_same_bundle(config: LensConfig, tmp_path: Path) -> None:
     first, second = (build_lens(config, tmp_path / name) for name in "ab")
     assert first.hash == second.hash
-    with pytest.raises(BadUsage, match="exists already"):
+    with pytest.raises(BadUsage, match=r"exists already; .* --overwrite"):
         build_lens(config, tmp_path / "a")
 
 
@@ -159,9 +161,37 @@ def test_a_second_source_is_held_out(config: LensConfig, place: Path) -> None:
     np.testing.assert_array_equal(heldout, np.arange(2 * COUNT) >= COUNT)
     _, none = open_both(replace(config, heldout="0"))
     assert not none.any()
-    for share in ("1", "-0.1", "0.999", "nan"):
+    for share in ("1", "-0.1", "nan"):
         with pytest.raises(BadUsage, match="heldout"):
             open_both(replace(config, heldout=share))
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b", "c", "rare", None]), min_size=1, max_size=80),
+    st.floats(0, 1, exclude_max=True),
+    st.integers(0, 5),
+)
+def test_the_held_out_share_is_that_of_each_class(
+    labels: list[str | None], share: float, seed: int
+) -> None:
+    chosen = stratified(labels, share, seed)
+    np.testing.assert_array_equal(chosen, stratified(labels, share, seed))
+    full = False
+    for label in set(labels):
+        own = np.array([other == label for other in labels])
+        count, wanted = int((chosen & own).sum()), share * int(own.sum())
+        assert count <= own.sum() - 1
+        full |= count == own.sum() - 1
+        assert count < wanted + 1
+        assert count > wanted - 1 or count == own.sum() - 1
+    assert full or abs(chosen.sum() - share * len(labels)) <= 0.5
+
+
+def test_the_held_out_share_depends_on_the_seed(config: LensConfig) -> None:
+    choices = {open_both(replace(config, seed=seed))[1].tobytes() for seed in range(5)}
+    assert len(choices) == 5
+    _, heldout = open_both(config)
+    assert heldout.reshape(2, -1).sum(axis=1).tolist() == [3, 3]
 
 
 def test_relevance_calibrates_without_attributes(
@@ -245,9 +275,17 @@ def test_a_wrong_vlm_is_refused(place: Path, tmp_path: Path) -> None:
     config = str(place / "tinyclip.json")
     with pytest.raises(BadUsage, match="open_clip has no model"):
         open_clip_model("ViT-Z-99", "openai")
-    with pytest.raises(BadUsage, match="give its weights"):
+    with pytest.raises(
+        BadUsage, match=r"ViT-B-32: give its weights with --vlm-checkpoint: .*openai"
+    ):
         load_vlm("ViT-B-32", None)
-    with pytest.raises(BadUsage, match="ViT-B-32 has no weights 'opnai'; known: openai"):
+    with pytest.raises(
+        BadUsage, match=r"tinyclip\.json: give .*--vlm-checkpoint: a .safetensors file$"
+    ):
+        load_vlm(config, None)
+    with pytest.raises(BadUsage, match="hf-hub:a/b: comes with its weights; leave out --vlm-ch"):
+        load_vlm("hf-hub:a/b", "openai")
+    with pytest.raises(BadUsage, match=r"ViT-B-32 has no weights 'opnai'; give .* tag: openai"):
         open_clip_model("ViT-B-32", "opnai")
     with pytest.raises(BadFile, match="run code when"):
         open_clip_model(config, "weights.pt")
@@ -261,6 +299,51 @@ def test_a_wrong_vlm_is_refused(place: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(BadFile, match="not a model configuration"):
         open_clip_model(str(tmp_path / "bad.json"), "x.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("spec", "tag", "message"),
+    [
+        ("ViT-B-32", "openai", "cannot fetch ViT-B-32 openai .no network.*with --vlm-checkpoint"),
+        ("hf-hub:a/b", None, "cannot fetch hf-hub:a/b .no network.*--vlm-checkpoint.*--vlm "),
+    ],
+)
+def test_a_vlm_that_cannot_be_fetched(
+    spec: str, tag: str | None, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise FileNotFoundError("Failed to\ndownload")
+
+    monkeypatch.setattr("open_clip.factory.download_pretrained", fail)
+    monkeypatch.setattr("open_clip.factory.download_pretrained_from_hf", fail)
+    with pytest.raises(BadFile, match=message) as caught:
+        load_vlm(spec, tag)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_hub_that_has_no_weights_gives_no_random_vlm(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """open_clip itself only logs that the weights failed, and goes on with random ones."""
+    (place / "hub.json").write_text(json.dumps({"model_cfg": TINY_CLIP, "preprocess_cfg": {}}))
+
+    def fetch(_model: str, filename: str | None = None, **_: object) -> str:
+        if filename is None:
+            raise FileNotFoundError("no weights")
+        return str(place / "hub.json")
+
+    monkeypatch.setattr("open_clip.factory.download_pretrained_from_hf", fetch)
+    with pytest.raises(BadFile, match="cannot fetch hf-hub:a/b"):
+        load_vlm("hf-hub:a/b", None)
+
+
+def test_a_tokenizer_that_cannot_be_fetched(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_name: str) -> None:
+        raise OSError("offline")
+
+    monkeypatch.setattr("open_clip.get_tokenizer", fail)
+    with pytest.raises(BadFile, match=r"cannot fetch the tokenizer of .*tinyclip\.json"):
+        load_vlm(str(place / "tinyclip.json"), str(place / "clip.safetensors"))
 
 
 def test_configurations_in_json_and_toml_are_the_same(tmp_path: Path) -> None:
@@ -311,6 +394,10 @@ def test_names_from_a_list_or_a_file(tmp_path: Path) -> None:
     assert parse_names(str(path)) == ("wheels", "floppy ears")
     assert parse_names("wheels, floppy ears,") == ("wheels", "floppy ears")
     assert parse_names("wheels") == ("wheels",)
+    bare = tmp_path / "names,all"
+    bare.write_text("wings\nfur\n")
+    assert parse_names(str(bare)) == ("wings", "fur")
+    assert len(parse_names("a," * 5000)) == 5000  # longer than any file's name may be
     with pytest.raises(BadFile, match="cannot be read"):
         parse_names("missing.txt")
 

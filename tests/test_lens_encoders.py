@@ -1,7 +1,10 @@
 """Classifiers split into encoder and head, and the built-in CIFAR nets at their accuracies."""
 
 import importlib
+import logging
+from http.client import HTTPException
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -102,11 +105,11 @@ def test_a_users_model(tmp_path: Path) -> None:
     for name in ("make", "net"):
         found = load_classifier(settings(f"{code}:{name}", preprocess=SMALL), 3)
         assert found.outputs == 3
-    with pytest.raises(BadFile, match="3 logits for 4 classes"):
+    with pytest.raises(BadFile, match=r"3 logits for 4 classes; name the .* 3 .*--classes a,b"):
         load_classifier(settings(f"{code}:make", preprocess=SMALL), 4)
     with pytest.raises(BadUsage, match="is not a torch module"):
         load_classifier(settings(f"{code}:number", preprocess=SMALL), 3)
-    with pytest.raises(BadUsage, match="how pictures are prepared"):
+    with pytest.raises(BadUsage, match=r"how pictures are prepared.*\[preprocess\].*--config"):
         load_classifier(settings(f"{code}:make"), 3)
 
 
@@ -114,6 +117,8 @@ def test_a_users_model(tmp_path: Path) -> None:
     ("spec", "message"),
     [
         ("nothing", r"expected FILE\.py:NAME"),
+        ("resnet20", "a classifier may also be timm:NAME, torchvision:NAME or cifar:NAME"),
+        ("tv:resnet18", "no module named 'tv'; expected .* torchvision:NAME"),
         ("nowhere.py:make", r"nowhere\.py: no such file"),
         ("no_such_package.x:y", "no module named 'no_such_package'"),
         ("torch.nn:Nothing", "torch.nn has no 'Nothing'"),
@@ -154,10 +159,39 @@ def test_models_of_timm_and_torchvision(spec: str, tmp_path: Path) -> None:
     z = found.embed([random_picture()])
     assert z.shape == (1, found.head[0].in_features)
     export_head(found.head, z)
-    with pytest.raises(BadUsage, match="give its weights"):
+    with pytest.raises(BadUsage, match="give its weights with --weights"):
         load_classifier(settings(spec), 4)
     with pytest.raises(BadUsage, match="has no model"):
         load_classifier(settings(f"{kind}:no_such_net", weights), 4)
+
+
+@pytest.mark.parametrize(
+    ("spec", "maker", "error"),
+    [
+        ("timm:test_resnet", "timm.create_model", FileNotFoundError("not\nin the cache")),
+        ("torchvision:resnet18", "torchvision.models.get_model", URLError("no such host")),
+        ("torchvision:resnet18", "torchvision.models.get_model", HTTPException("cut off")),
+    ],
+)
+def test_weights_that_cannot_be_fetched(
+    spec: str,
+    maker: str,
+    error: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        logging.error("a library's own words")  # as open_clip does
+        raise error
+
+    monkeypatch.setattr(maker, fail)
+    message = f"cannot fetch the weights of {spec} .no network.*safetensors file with --weights"
+    with pytest.raises(BadFile, match=message) as caught:
+        load_classifier(settings(spec, "hub"), 4)
+    assert "\n" not in str(caught.value)
+    assert caplog.text == ""
+    logging.error("heard again")
+    assert "heard again" in caplog.text
 
 
 def test_built_in_models_have_ten_classes_and_local_weights() -> None:

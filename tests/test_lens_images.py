@@ -1,6 +1,7 @@
 """Image sources: every form is read, and what is damaged or missing is named."""
 
 import io
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -128,6 +129,18 @@ def test_unknown_sources_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadFile, match="torchvision cannot open CIFAR10"):
         open_images(f"torchvision:CIFAR10:{tmp_path}:train")
     with pytest.raises(BadFile, match="no pictures"):
+        open_images(str(tmp_path))
+
+
+def test_a_folder_too_high_or_too_low_is_told(folder: Path, tmp_path: Path) -> None:
+    low = r"expected FOLDER/CLASS/picture .*right in this folder; give the one above"
+    with pytest.raises(BadFile, match=low):
+        open_images(str(folder / "cat"))
+    high = rf"expected FOLDER/CLASS/picture .*one folder deeper; give {folder}$"
+    with pytest.raises(BadFile, match=high):
+        open_images(str(folder.parent))
+    shutil.rmtree(folder)
+    with pytest.raises(BadFile, match=r"expected FOLDER/CLASS/picture \(.*\.webp\)$"):
         open_images(str(tmp_path))
 
 

@@ -301,6 +301,20 @@ def test_formula_errors(text: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("wings", r"compare it \(wings > other\), or write has\(wings\)$"),
+        ("bird", r"hint: write predict\(bird\)$"),
+        ("fish", r"compare it .* or write has\(fish\) or predict\(fish\)$"),
+        ("other", r"compare it .* or write has\(other\) or predict\(other\)$"),
+    ],
+)
+def test_a_bare_name_is_offered_what_it_can_be(name: str, hint: str) -> None:
+    with pytest.raises(SpecSyntaxError, match=hint):
+        parse_formula(name, classes=("bird", "fish"), concepts=("wings", "fish"))
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("a > b", "1:1: expected a region, found a formula"),
