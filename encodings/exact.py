@@ -81,6 +81,14 @@ def zeros(length: int) -> Vector:
     return Vector((0,) * length)
 
 
+def product(first: Vector, second: Vector) -> Vector:
+    """The product entry by entry."""
+    if len(first) != len(second):
+        raise ValueError(f"product of vectors of {len(first)} and {len(second)} entries")
+    tops = tuple(map(mul, first.numerators, second.numerators))
+    return Vector(tops, first.denominator * second.denominator)
+
+
 def combination(terms: Sequence[tuple[Fraction, Vector]]) -> Vector:
     """``Σ factor · vector``, exactly; at least one term, all of one length."""
     bottom = lcm(*(factor.denominator * part.denominator for factor, part in terms))

@@ -149,9 +149,13 @@ class Image:
             pulled = rows @ self.generators * scale
             sizes = (np.abs(rows) + errors[0]) @ np.abs(self.generators) * scale
             off = errors[0] @ np.abs(self.generators) * scale + gamma(length) * sizes
+            # A scale or centre below the normal numbers is off by up to TINY, times the row.
+            reach = (np.abs(rows) + errors[0]).sum(axis=1, keepdims=True)
+            off = off + TINY * reach * (1.0 + np.abs(self.generators).max())
             moved = constants + rows @ center
+            tiny = TINY * reach
             reach = (np.abs(rows) + errors[0]) @ np.abs(center) + np.abs(constants)
-            shift = errors[0] @ np.abs(center) + errors[1] + gamma(length) * reach
+            shift = errors[0] @ np.abs(center) + errors[1] + gamma(length) * reach + tiny[:, 0]
             wider = 1.0 + gamma(2 * length)
         return pulled, moved, (off * wider + length * TINY, shift * wider + length * TINY)
 

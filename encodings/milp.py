@@ -10,15 +10,18 @@ maximised rather than asked to be non-negative: with a zero objective, solvers p
 the border, where the exact check refuses it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from fractions import Fraction
 from typing import Protocol
 
 import numpy as np
 
 from conspec.encodings.bounds import LayerBounds, hidden_bounds
-from conspec.encodings.images import Shape
+from conspec.encodings.exact import Vector, from_array, product, zeros
+from conspec.encodings.images import Shape, shape_maximum
+from conspec.encodings.network import Affine
 from conspec.encodings.regions import ConvexRegion
 from conspec.encodings.rounding import Floats
 from conspec.encodings.scores import ScoreSpace
@@ -27,6 +30,8 @@ from conspec.specs.rewrite import All, Cone, Count, Halfspace, Nnf, Some, litera
 INFINITY = float("inf")
 LITERAL_LIMIT = 1000
 """Literals in a model above which it is started afresh, so that it stays small."""
+ROUND = 1e-6
+"""How far outside a ball a point may lie before it is cut off: the solvers' own tolerance."""
 ROOM = 1e-9
 """By how much the scaled range of a literal is widened."""
 
@@ -125,11 +130,11 @@ class MilpSession:
             ones = [1.0] * region.parameters
             self._solver.add_rows([Row(1.0, 1.0, self._parameters, ones)])
         self._last = self._parameters
-        self._last_upper = np.zeros(0)
+        self._sizes = zeros(0)
         bounds = hidden_bounds(space.head, region)
         for layer, bound in zip(space.head.affines, bounds, strict=False):
-            self._last = self._hidden_layer(*layer.floats, bound)
-            self._last_upper = np.maximum(bound.upper, 0.0)
+            self._last = self._hidden_layer(layer, bound)
+            self._sizes = from_array(np.maximum(bound.upper, 0.0))
 
     @property
     def is_full(self) -> bool:
@@ -142,36 +147,37 @@ class MilpSession:
         self._columns += len(columns)
         return range(self._columns - len(columns), self._columns)
 
-    def _over_inputs(self, weights: Floats, inputs: range) -> tuple[list[int], list[float], float]:
-        """A row over a layer's inputs: columns, coefficients, and the constant they leave."""
-        values, constant = weights, 0.0
-        if inputs is self._parameters:
-            rows, constants = self._region.pull_rough(weights[None], np.zeros(1))
-            values, constant = rows[0], float(constants[0])
-        used = np.flatnonzero(values)
-        return [inputs[i] for i in used], values[used].tolist(), constant
-
-    def _hidden_layer(self, weight: Floats, bias: Floats, bounds: LayerBounds) -> range:
-        """The neurons of one hidden layer, after their ReLU."""
+    def _hidden_layer(self, layer: Affine, bounds: LayerBounds) -> range:
+        """The neurons of one hidden layer after their ReLU, as shares of their upper bounds."""
         inputs = self._last
-        after = self._new([Column(0.0, max(high, 0.0)) for high in bounds.upper])
+        if not (np.isfinite(bounds.lower).all() and np.isfinite(bounds.upper).all()):
+            raise OverflowError("bounds of a hidden neuron are beyond float64")
+        after = self._new([Column(0.0, float(high > 0)) for high in bounds.upper])
         for neuron, (low, high) in enumerate(zip(bounds.lower, bounds.upper, strict=True)):
             if high <= 0:
                 continue
-            columns, values, constant = self._over_inputs(weight[neuron], inputs)
-            offset = constant + float(bias[neuron])
-            out = after[neuron]
+            row, constant = layer.row(neuron)
+            if inputs is self._parameters:
+                row, constant = self._region.pull(row, constant)
+            else:
+                row = product(row, self._sizes)
+            # Divided by the range, so that no solver drops a coefficient that matters.
+            size = max(abs(low), abs(high))
+            weights, offset = _divided(row, constant, Fraction(size))
+            used = np.flatnonzero(weights)
+            columns = [*(inputs[i] for i in used), after[neuron]]
+            values = [*weights[used].tolist(), -float(high / size)]
             # relu(a) = a when a ≥ 0 everywhere; else with a binary that says which side.
             if low >= 0:
-                row = Row(-offset, -offset, [*columns, out], [*values, -1.0])
-                self._solver.add_rows([row])
+                self._solver.add_rows([Row(-offset, -offset, columns, values)])
                 continue
             (side,) = self._new([Column(0.0, 1.0, integer=True)])
+            least = float(low / size)
             self._solver.add_rows(
                 [
-                    Row(-INFINITY, -offset, [*columns, out], [*values, -1.0]),
-                    Row(low - offset, INFINITY, [*columns, out, side], [*values, -1.0, low]),
-                    Row(-INFINITY, 0.0, [out, side], [1.0, -high]),
+                    Row(-INFINITY, -offset, columns, values),
+                    Row(least - offset, INFINITY, [*columns, side], [*values, least]),
+                    Row(-INFINITY, 0.0, [after[neuron], side], [1.0, -1.0]),
                 ]
             )
         return after
@@ -185,24 +191,23 @@ class MilpSession:
     def _add_literal(self, literal: Halfspace) -> tuple[int, float]:
         """Add the column and the dense row of a literal."""
         row, constant = self._space.row(literal)
-        weights = row.floats()
-        size = self._space.dimension
-        columns, values, middle = self._over_inputs(weights[:size], self._parameters)
-        middle += float(constant)
-        lowest, highest = rough_bounds(self._region.shape, np.array(values))
-        hidden = weights[size:]
-        low = middle + lowest + float(np.minimum(hidden, 0.0) @ self._last_upper)
-        high = middle + highest + float(np.maximum(hidden, 0.0) @ self._last_upper)
-        scale = max(abs(low), abs(high)) or 1.0
+        size, bottom = self._space.dimension, row.denominator
+        inner = product(Vector(row.numerators[size:], bottom), self._sizes)
+        row, middle = self._region.pull(Vector(row.numerators[:size], bottom), constant)
+        shape = self._region.shape
+        low = middle - shape_maximum(shape, row.scaled(-1))[0] + _total(inner, min)
+        high = middle + shape_maximum(shape, row)[0] + _total(inner, max)
+        scale = max(abs(low), abs(high)) or Fraction(1)
         # The rounding of these bounds must not cut off a point, so they are widened a little.
-        low, high = low / scale - ROOM, high / scale + ROOM
-        (column,) = self._new([Column(low, high)])
-        used = np.flatnonzero(hidden)
-        columns += [self._last[place] for place in used]
-        coefficients = np.concatenate([values, hidden[used]]) / scale
-        shift = -middle / scale
-        self._solver.add_rows([Row(shift, shift, [*columns, column], [*coefficients, -1.0])])
-        return column, low
+        lowest = float(low / scale) - ROOM
+        (column,) = self._new([Column(lowest, float(high / scale) + ROOM)])
+        weights, shift = _divided(row, middle, scale)
+        values = np.concatenate([weights, _divided(inner, middle, scale)[0]])
+        places = [*self._parameters, *(self._last if len(inner) else ())]
+        used = np.flatnonzero(values)
+        columns = [*(places[i] for i in used), column]
+        self._solver.add_rows([Row(-shift, -shift, columns, [*values[used].tolist(), -1.0])])
+        return column, lowest
 
     def maximise(self, violation: Nnf, seconds: float, aim: Objective = Objective()) -> Answer:
         """Best point of the region under the aim that satisfies the violation.
@@ -235,21 +240,21 @@ class MilpSession:
     def cut(self, parameters: Floats) -> bool:
         """For a ball: cuts off parameters outside it by a tangent; whether there was need."""
         length = float(np.linalg.norm(parameters))
-        if self._region.shape is not Shape.BALL or length <= 1.0 + ROOM:
+        if self._region.shape is not Shape.BALL or length <= 1.0 + ROUND:
             return False
         unit = parameters / length
         self._solver.add_rows([Row(-INFINITY, 1.0 + ROOM, self._parameters, unit.tolist())])
         return True
 
 
-def rough_bounds(shape: Shape, values: Floats) -> tuple[float, float]:
-    """Bounds of ``values · t`` over the parameters, in float64 without an error bound."""
-    if not values.size:
-        return 0.0, 0.0
-    if shape is Shape.SIMPLEX:
-        return min(float(values.min()), 0.0), max(float(values.max()), 0.0)
-    spread = float(np.abs(values).sum() if shape is Shape.CUBE else np.linalg.norm(values))
-    return -spread, spread
+def _divided(row: Vector, constant: Fraction, size: Fraction) -> tuple[Floats, float]:
+    """A row and its constant over a size, each number rounded once."""
+    return row.scaled(1 / size).floats(), float(constant / size)
+
+
+def _total(row: Vector, bound: Callable[[int, int], int]) -> Fraction:
+    """The least or greatest value (``min`` or ``max``) of ``row · y`` for y in [0, 1]."""
+    return Fraction(sum(bound(value, 0) for value in row.numerators), row.denominator)
 
 
 class _Encoder:

@@ -93,7 +93,8 @@ class Box:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The same for float64 rows [A, n] and constants [A], without an error bound."""
         center, radius = self._frame
-        return rows * radius, constants + rows @ center
+        with np.errstate(over="ignore", invalid="ignore"):
+            return rows * radius, constants + rows @ center
 
     def into(self, parameters: NDArray[np.float64]) -> Vector:
         """Exact parameters in the cube next to float64 ones [n]."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from conspec.encodings.exact import Vector, combination, vector, zeros
+from conspec.encodings.exact import Vector, combination, nearest, vector, zeros
 from conspec.encodings.network import Affine, Network
 from conspec.specs.errors import BadFile, UnknownName
 from conspec.specs.formula import Coordinate, Formula, Logit, Score, Symbol
@@ -121,10 +121,25 @@ class ScoreSpace:
         return _joined(zeros(self.dimension), weights), bias
 
     def negated(self, body: Formula) -> Nnf:
-        """The negation of a formula in negation normal form; made once per formula."""
+        """The negation of a formula in negation normal form; made once per formula.
+
+        Raises:
+            UnknownName: it names what the bundle does not have, or ``has`` without a threshold.
+        """
         if body not in self._negations:
-            self._negations[body] = negation_normal_form(body, self.classes, negate=True)
+            negation = negation_normal_form(body, self.classes, negate=True)
+            for literal in literals(negation):
+                self._check(literal)
+            self._negations[body] = negation
         return self._negations[body]
+
+    def _check(self, literal: Literal) -> None:
+        """Refuse a literal that has no meaning here."""
+        if isinstance(literal, Halfspace):
+            for _, symbol in literal.terms:
+                self.position(symbol)
+        else:
+            _ = self.position(Score(literal.concept)), self.threshold(literal.concept), self.aligned
 
     def literals(self, nnf: Nnf) -> list[Literal]:
         """The distinct literals of a formula in order; found once per formula object."""
@@ -165,11 +180,11 @@ class ScoreSpace:
 
         starts = np.cumsum([0] + [len(literal.terms) for literal in found])
         terms = [term for literal in found for term in literal.terms]
-        values = np.array([float(factor) for factor, _ in terms])
+        values = np.array([nearest(*factor.as_integer_ratio()) for factor, _ in terms])
         places = np.array([self.position(symbol) for _, symbol in terms], dtype=np.int64)
         shape = (len(found), len(self._positions) + self.dimension)
         table = csr_array((values, places, starts), shape=shape)
-        constants = np.array([float(literal.constant) for literal in found])
+        constants = np.array([nearest(*lit.constant.as_integer_ratio()) for lit in found])
         width = len(self._positions)
         return Coefficients(table[:, :width], table[:, width:], constants)
 

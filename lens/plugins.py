@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
@@ -107,7 +108,7 @@ def fetching(what: str, instead: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # of http, hubs, checksums: they have no common base
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        reason = shorten(f"{type(error).__name__}: {error}", 200, placeholder=" …")
         raise BadFile(f"cannot fetch {what} (no network?); give {instead} ({reason})") from error
     finally:
         logging.disable(before)

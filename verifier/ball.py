@@ -17,8 +17,8 @@ def ball_optimum(rows: Sequence[LinearRow]) -> Optimum | None:
     """The optimum over ``‖t‖ ≤ 1``, in float64; None when the minimiser fails."""
     from scipy.optimize import minimize
 
-    matrix = np.array([row.row.floats() / row.scale for row in rows])
-    offsets = np.array([float(row.constant) / row.scale for row in rows])
+    matrix = np.array([row.floats[0] for row in rows])
+    offsets = np.array([row.floats[1] for row in rows])
 
     def value(weights: Floats) -> tuple[float, Floats]:
         total = weights @ matrix

@@ -89,9 +89,10 @@ def screen(
 
 def _blocks(queries: Sequence[Query], gallery: Gallery | None) -> Iterator["_Block"]:
     """Queries sorted into regions that are asked the same formulas, a few formulas at a time."""
-    of_region: dict[int, list[int]] = {}
+    of_region: dict[tuple[int, object], list[int]] = {}
     for index, query in enumerate(queries):
-        of_region.setdefault(id(query.region), []).append(index)
+        key = (id(query.region), query.cuts)
+        of_region.setdefault(key, []).append(index)
     groups: dict[tuple[object, ...], list[list[int]]] = {}
     for members in of_region.values():
         # The violation is one object per formula, so its identity stands for the formula.
@@ -176,7 +177,7 @@ class _Block:
                 stage = "screen"
                 if proved[place]:
                     certificate = self._certificate(nnf, place)
-                    bound = -float(bounds[place])
+                    bound = -float(bounds[place]) if np.isfinite(bounds[place]) else None
                     verdict = Proved(Trust.CERTIFIED, bound=bound, certificate=certificate)
                 elif (seen := self._look(query, place)) is not None:
                     verdict, stage = Violated(seen), "look"

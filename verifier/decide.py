@@ -140,8 +140,9 @@ class _Run:
 
     def results(self, specs: Sequence[f.ForAll]) -> Iterator[Result]:
         """Screens some specs at once, then settles what is left of them, one by one."""
-        for spec in specs:
-            self._queries(spec)  # so that a bad region is found before the first result
+        for spec in specs:  # so that a bad region or name is found before the first result
+            self._queries(spec)
+            self._space.negated(spec.body)
         for first in range(0, len(specs), SLICE):
             yield from self._slice(specs[first : first + SLICE])
 

@@ -77,10 +77,17 @@ class MilpEngine:
 
     def decide(self, query: Query, violation: Nnf, seconds: float) -> Verdict:
         """The verdict; a proof is the solver's word."""
+        try:
+            return self._decide(query, violation, seconds)
+        except OverflowError as error:
+            self._session = None
+            return Unknown(Reason.SOLVER_FAILED, str(error))
+
+    def _decide(self, query: Query, violation: Nnf, seconds: float) -> Verdict:
         session = self.session
         deadline = monotonic() + seconds
         answer = session.maximise(violation, seconds)
-        while answer.point is not None and session.cut(answer.point):
+        while answer.point is not None and monotonic() < deadline and session.cut(answer.point):
             answer = session.maximise(violation, max(deadline - monotonic(), 0.0))
         if answer.status is Status.TOO_LARGE:
             self._session = None  # rows of the refused model would stay in it

@@ -36,8 +36,9 @@ class Highs:
     def add_rows(self, rows: Sequence[Row]) -> None:
         """Append constraints."""
         for row in rows:
-            places = np.array(row.columns, dtype=np.int32)
-            values = np.array(row.values, dtype=np.float64)
+            # HiGHS refuses a row that names a column twice, and goes on without it.
+            places, index = np.unique(np.array(row.columns, dtype=np.int32), return_inverse=True)
+            values = np.bincount(index, row.values, len(places)).astype(np.float64)
             self._model.addRow(row.lower, row.upper, len(places), places, values)
 
     def drop(self, columns: int, rows: int) -> None:

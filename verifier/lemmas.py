@@ -12,6 +12,7 @@ it is described well enough; where it is not, half-spaces that bound the norm fr
 does not decide a spec on a box, its halves are tried.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -20,7 +21,7 @@ from time import monotonic
 
 import numpy as np
 
-from conspec.encodings.exact import combination
+from conspec.encodings.exact import combination, nearest
 from conspec.encodings.images import Shape, shape_maximum
 from conspec.encodings.query import Query
 from conspec.encodings.regions import Box, ConvexRegion
@@ -75,9 +76,8 @@ class _Row:
 
     def value(self, optimum: Optimum) -> float:
         """The scaled value at an optimum's point, in float64."""
-        linear = self.linear
-        total = linear.row.floats() @ optimum.parameters + float(linear.constant)
-        return float(total) / linear.scale
+        row, constant = self.linear.floats
+        return float(row @ optimum.parameters) + constant
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,7 +220,8 @@ class LemmaEngine:
         highest, _ = shape_maximum(self.region.shape, weights)
         lowest, _ = shape_maximum(self.region.shape, weights.scaled(-1))
         size = max(abs(highest + constant), abs(constant - lowest))
-        scale = float(size) if size else 1.0
+        # A scale beyond float64 is cut; the row is divided by it exactly, whatever it is.
+        scale = min(nearest(*size.as_integer_ratio()), sys.float_info.max)
         linear = LinearRow(weights, constant, scale or 1.0)
         impossible = highest + constant < 0 or (cut[2] and highest + constant == 0)
         return _Row(literal, cut[2], linear, impossible, direction, norm)
@@ -296,6 +297,9 @@ class LemmaEngine:
 
     def _maximise(self, places: Sequence[int], seconds: float) -> Optimum | None:
         """The optimum of the rows over the region."""
+        if not places:
+            middle = np.zeros(self.region.parameters)
+            return Optimum(1.0, middle, np.zeros(0), (), ())
         if self.region.shape is Shape.BALL:
             return ball_optimum([self._rows[place].linear for place in places])
         if self._program is None:

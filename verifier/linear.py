@@ -9,11 +9,12 @@ computed in exact rationals; so margins of exactly zero have exact answers too.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from conspec.encodings.exact import Vector, vector
+from conspec.encodings.exact import Vector, nearest, vector
 from conspec.encodings.images import Shape
 from conspec.encodings.rounding import Floats
 
@@ -33,6 +34,12 @@ class LinearRow:
     row: Vector
     constant: Fraction
     scale: float
+
+    @cached_property
+    def floats(self) -> tuple[Floats, float]:
+        """Row and constant over the scale, divided exactly and rounded once."""
+        share = 1 / Fraction(self.scale)
+        return self.row.scaled(share).floats(), nearest(*(self.constant * share).as_integer_ratio())
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,12 +90,12 @@ class LinearProgram:
 
     def add(self, row: LinearRow) -> int:
         """Append an inactive row; its place."""
-        values = row.row.floats() / row.scale
+        values, constant = row.floats
         used = np.flatnonzero(values).astype(np.int32)
         places = np.append(used, np.int32(self._size))
         numbers = np.append(values[used], -1.0)
         self._model.addRow(-INFINITY, INFINITY, len(places), places, numbers)
-        self._offsets.append(-float(row.constant) / row.scale)
+        self._offsets.append(-constant)
         self._scales.append(row.scale)
         return len(self._offsets) - 1
 

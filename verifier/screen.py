@@ -74,12 +74,19 @@ def rows_of(space: ScoreSpace, found: Iterable[Halfspace]) -> Rows:
     if weights.coordinates.nnz:
         rows[:, : space.dimension] += weights.coordinates
         reach[:, : space.dimension] += abs(weights.coordinates)
+    # A factor or a weight below the normal numbers is off by up to TINY, times the other; a
+    # factor may have become zero, so it counts wherever one is written.
+    used = sizes.copy()
+    used.data[:] = 1.0
+    tiny = (used @ np.abs(scores) + sizes.sum(axis=1)[:, None]) * TINY
     return Rows(
         distinct,
         rows,
-        share * reach + terms * TINY,
+        share * reach + tiny + terms * TINY,
         weights.scores @ biases + weights.constants,
-        share * (sizes @ np.abs(biases) + np.abs(weights.constants)) + terms * TINY,
+        share * (sizes @ np.abs(biases) + np.abs(weights.constants))
+        + used @ np.abs(biases) * TINY
+        + (sizes.sum(axis=1) + terms) * TINY,
     )
 
 
