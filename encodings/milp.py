@@ -106,11 +106,35 @@ class Objective:
         direction: maximise this over the parameters [k]; None maximises the margin.
         closest: minimise the largest parameter instead, the distance from the region's centre.
         margin_floor: the scaled margin that a point must have, with the two above.
+        by_scale: measure each literal in its own range; else all in the widest one's, which is
+            the margin as it is reported, up to a factor.
     """
 
     direction: Floats | None = None
     closest: bool = False
     margin_floor: float = 0.0
+    by_scale: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """A literal's column, whose value is the literal's over its scale.
+
+    Attributes:
+        column: where it stands.
+        lowest: the least value it can have.
+        scale: of the size of the literal's range.
+        factor: what its value counts in a margin.
+    """
+
+    column: int
+    lowest: float
+    scale: Fraction
+    factor: float = 1.0
+
+    def within(self, widest: Fraction) -> "Scaled":
+        """The same, counted on a common scale."""
+        return replace(self, factor=float(self.scale / widest))
 
 
 class MilpSession:
@@ -121,7 +145,7 @@ class MilpSession:
         self._space = space
         self._solver = solver
         self._columns = 0
-        self._literals: dict[Halfspace, tuple[int, float]] = {}
+        self._literals: dict[Halfspace, Scaled] = {}
         self._region = region
         simplex = region.shape is Shape.SIMPLEX
         lowest = 0.0 if simplex else -1.0
@@ -182,13 +206,13 @@ class MilpSession:
             )
         return after
 
-    def _literal(self, literal: Halfspace) -> tuple[int, float]:
-        """The column of a scaled literal, and the least value it can have."""
+    def _literal(self, literal: Halfspace) -> Scaled:
+        """A literal's own column."""
         if literal not in self._literals:
             self._literals[literal] = self._add_literal(literal)
         return self._literals[literal]
 
-    def _add_literal(self, literal: Halfspace) -> tuple[int, float]:
+    def _add_literal(self, literal: Halfspace) -> Scaled:
         """Add the column and the dense row of a literal."""
         row, constant = self._space.row(literal)
         size, bottom = self._space.dimension, row.denominator
@@ -207,7 +231,7 @@ class MilpSession:
         used = np.flatnonzero(values)
         columns = [*(places[i] for i in used), column]
         self._solver.add_rows([Row(-shift, -shift, columns, [*values[used].tolist(), -1.0])])
-        return column, lowest
+        return Scaled(column, lowest, scale)
 
     def maximise(self, violation: Nnf, seconds: float, aim: Objective = Objective()) -> Answer:
         """Best point of the region under the aim that satisfies the violation.
@@ -222,6 +246,9 @@ class MilpSession:
         found = {
             lit: self._literal(lit) for lit in literals(violation) if isinstance(lit, Halfspace)
         }
+        if not aim.by_scale:
+            widest = max((scaled.scale for scaled in found.values()), default=Fraction(1))
+            found = {literal: scaled.within(widest) for literal, scaled in found.items()}
         encoder = _Encoder(self._columns, found, aim.margin_floor)
         encoder.require(violation, None)
         objective = [(encoder.margin, 1.0)]
@@ -260,9 +287,7 @@ def _total(row: Vector, bound: Callable[[int, int], int]) -> Fraction:
 class _Encoder:
     """The columns and rows that one formula adds: a margin column, and binaries for choices."""
 
-    def __init__(
-        self, first: int, found: dict[Halfspace, tuple[int, float]], margin_floor: float
-    ) -> None:
+    def __init__(self, first: int, found: dict[Halfspace, Scaled], margin_floor: float) -> None:
         self._first = first
         self._found = found
         # Below −1 every literal holds, so without a floor some point always satisfies the rows.
@@ -302,13 +327,14 @@ class _Encoder:
                 self._require_count(count, operands, guard)
 
     def _require_literal(self, literal: Halfspace, guard: int | None) -> None:
-        column, low = self._found[literal]
+        scaled = self._found[literal]
+        columns, values = [scaled.column, self.margin], [scaled.factor, -1.0]
         if guard is None:
-            self.rows.append(Row(0.0, INFINITY, [column, self.margin], [1.0, -1.0]))
+            self.rows.append(Row(0.0, INFINITY, columns, values))
             return
-        room = 1.0 - low  # margin ≤ 1 and literal ≥ low, so without the guard nothing is asked
-        values = [1.0, -1.0, -room]
-        self.rows.append(Row(-room, INFINITY, [column, self.margin, guard], values))
+        # margin ≤ 1 and literal ≥ lowest, so without the guard nothing is asked
+        room = 1.0 - scaled.factor * scaled.lowest
+        self.rows.append(Row(-room, INFINITY, [*columns, guard], [*values, -room]))
 
     def _require_count(self, count: int, parts: Sequence[Nnf], guard: int | None) -> None:
         choices = [self._choice(part) for part in parts]

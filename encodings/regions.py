@@ -88,13 +88,13 @@ class Box:
         """The minimum of ``row · z``, exact or rounded down."""
         return -self.support(row.scaled(-1))
 
+    @np.errstate(over="ignore", invalid="ignore")
     def pull_rough(
         self, rows: NDArray[np.float64], constants: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The same for float64 rows [A, n] and constants [A], without an error bound."""
         center, radius = self._frame
-        with np.errstate(over="ignore", invalid="ignore"):
-            return rows * radius, constants + rows @ center
+        return rows * radius, constants + rows @ center
 
     def into(self, parameters: NDArray[np.float64]) -> Vector:
         """Exact parameters in the cube next to float64 ones [n]."""
@@ -120,6 +120,7 @@ class Box:
         tops = tuple(map(mul, parameters.numerators, self.radius.numerators))
         return self.center.plus(Vector(tops, parameters.denominator * self.radius.denominator))
 
+    @np.errstate(over="ignore", invalid="ignore")
     def points(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
         """Float64 points [N, n] of parameters [N, n], without an error bound."""
         center, radius = self._frame

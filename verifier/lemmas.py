@@ -112,7 +112,11 @@ class LemmaEngine:
         The certificate speaks of the query's own violation, so the reduced one is not used.
         """
         deadline = monotonic() + seconds
-        outcome = self._refuted(query, {}, deadline)
+        try:
+            outcome = self._refuted(query, {}, deadline)
+        except OverflowError as error:
+            self._program = None  # it lacks the row that did not fit
+            return Unknown(Reason.SOLVER_FAILED, str(error))
         part: Part | Violated | Unknown = outcome
         if isinstance(outcome, Unknown) and outcome.reason is Reason.CONE_PRECISION:
             part = self._in_pieces(query, outcome, deadline)

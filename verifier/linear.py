@@ -19,6 +19,9 @@ from conspec.encodings.images import Shape
 from conspec.encodings.rounding import Floats
 
 INFINITY = float("inf")
+LARGEST = 1e15
+"""Scaled numbers above this come from literals beyond float64; a solver would take them as
+infinite."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +94,8 @@ class LinearProgram:
     def add(self, row: LinearRow) -> int:
         """Append an inactive row; its place."""
         values, constant = row.floats
+        if not (np.abs(values) <= LARGEST).all() or not abs(constant) <= LARGEST:  # NaN, too
+            raise OverflowError("a literal's numbers are beyond float64")
         used = np.flatnonzero(values).astype(np.int32)
         places = np.append(used, np.int32(self._size))
         numbers = np.append(values[used], -1.0)

@@ -54,6 +54,8 @@ def more_witnesses(
         return answer.bound, validated_at(query, query.region.into(answer.point))
 
     largest, best = search(milp.Objective())
+    if objective is Objective.LARGEST:
+        _, best = search(milp.Objective(by_scale=False))
     found = [best] if best else [first]
     floor = max(largest, 0.0) * KEPT_SHARE if np.isfinite(largest) else 0.0
     if objective is Objective.CLOSEST and floor > 0:

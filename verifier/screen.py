@@ -59,6 +59,7 @@ class Rows:
         return known[1]
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def rows_of(space: ScoreSpace, found: Iterable[Halfspace]) -> Rows:
     """The rows of distinct half-spaces: their coefficients times the score matrix."""
     distinct = tuple(dict.fromkeys(found))
@@ -202,6 +203,7 @@ def at_least(count: int, parts: Sequence[Nnf]) -> Nnf:
     return All(unsettled) if count == len(unsettled) else Count(count, unsettled)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def literal_values(space: ScoreSpace, rows: Rows, points: Floats) -> Floats:
     """Values [A, N] of the literals at points [N, n], in float64 without an error bound."""
     if space.head.is_affine:
@@ -210,6 +212,7 @@ def literal_values(space: ScoreSpace, rows: Rows, points: Floats) -> Floats:
     return values_at(space, rows.literals, points)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def values_at(space: ScoreSpace, found: Sequence[Halfspace], points: Floats) -> Floats:
     """The same by way of the scores, for any head."""
     weight, bias = space.concept_map.floats
