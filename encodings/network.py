@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 
 from conspec.encodings.exact import (
     Vector,
-    array_sum,
     from_array,
-    matrix_product,
     nearest,
     shortest,
     vector,
@@ -112,13 +110,6 @@ class Network:
             weight, bias = affine.floats
             values = np.maximum(values, 0.0) @ weight.T + bias
         return values
-
-
-def compose(outer: Affine, inner: Affine) -> Affine:
-    """``outer ∘ inner`` without rounding (Fractions where float64 is too short)."""
-    weight = matrix_product(outer.weight, inner.weight)
-    bias = matrix_product(outer.weight, inner.bias[:, None])[:, 0]
-    return affine(weight, array_sum(bias, outer.bias))
 
 
 def affine(weight: NDArray[Any], bias: NDArray[Any]) -> Affine:

@@ -188,10 +188,6 @@ class ScoreSpace:
         width = len(self._positions)
         return Coefficients(table[:, :width], table[:, width:], constants)
 
-    def exact_scores(self, point: Vector) -> list[Fraction]:
-        """All K + M scores at an exact embedding."""
-        return self.head.exact(point) + self.concept_map.exact(point)
-
     def with_hidden(self, point: Vector) -> Vector:
         """The exact ``v = (z, y)`` of an embedding."""
         if self.head.is_affine:

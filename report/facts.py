@@ -1,6 +1,5 @@
 """What a lens bundle holds and how good its alignment is, as rows of words and numbers."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -134,9 +133,3 @@ def held_out_aucs(lens: Lens) -> dict[str, float]:
             wins = np.searchsorted(below, above, "left") + np.searchsorted(below, above, "right")
             found[name] = float(wins.mean()) / (2 * len(below))
     return found
-
-
-def mean_auc(lens: Lens) -> float:
-    """Mean of the concepts' held-out AUCs; NaN without attribute labels."""
-    found = held_out_aucs(lens)
-    return math.fsum(found.values()) / len(found) if found else math.nan

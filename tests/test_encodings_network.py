@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conspec.encodings.exact import from_array, objects, vector
-from conspec.encodings.network import Affine, Network, affine, compose
+from conspec.encodings.exact import from_array, objects
+from conspec.encodings.network import Affine, Network, affine
 
 SMALL = st.integers(-8, 8).map(lambda value: value / 4)
 
@@ -30,22 +30,6 @@ def test_exact_and_floats_agree(data: st.DataObject) -> None:
     assert [float(value) for value in exactly] == network.floats(point[None])[0].tolist()
     assert (network.inputs, network.outputs) == (sizes[0], sizes[-1])
     assert network.is_affine == (len(sizes) == 2)
-
-
-@given(st.data())
-def test_compose(data: st.DataObject) -> None:
-    inner, outer = random_affine(data, 3, 2), random_affine(data, 2, 4)
-    point = vector([Fraction(1, 3), Fraction(-2), Fraction(5, 7)])
-    both = compose(outer, inner)
-    assert both.exact(point) == outer.exact(vector(inner.exact(point)))
-
-
-def test_composition_keeps_what_float64_would_round() -> None:
-    tenth = Affine(np.array([[0.1]]), np.array([0.1]))
-    both = compose(tenth, tenth)
-    assert both.weight[0, 0] == Fraction(0.1) ** 2
-    assert both.bias[0] == Fraction(0.1) ** 2 + Fraction(0.1)
-    assert both.floats[0][0, 0] == float(Fraction(0.1) ** 2)
 
 
 def test_rows_are_kept() -> None:

@@ -223,23 +223,6 @@ def values_at(space: ScoreSpace, found: Sequence[Halfspace], points: Floats) -> 
     return values
 
 
-def float_margins(space: ScoreSpace, nnf: Nnf, points: Floats) -> Floats:
-    """Margins [N] of a formula at points [N, n], in plain float64."""
-    found = [literal for literal in literals(nnf) if isinstance(literal, Halfspace)]
-    values = dict(zip(found, values_at(space, found, points), strict=True))
-
-    def leaf(literal: Literal) -> Floats:
-        if isinstance(literal, Cone):
-            return cone_values(space, literal, points)
-        row: Floats = values[literal]
-        return row
-
-    def join(count: int, parts: list[Floats]) -> Floats:
-        return nth_largest(count, parts, len(points))
-
-    return fold(nnf, leaf, join)
-
-
 def cone_values(space: ScoreSpace, literal: Cone, points: Floats) -> Floats:
     """``±(score − τ‖e‖)`` [N] of a ``has`` literal at points [N, n], in plain float64."""
     threshold = space.threshold(literal.concept)
