@@ -46,6 +46,14 @@ class Vector:
         total = sum(map(mul, self.numerators, other.numerators))
         return Fraction(total, self.denominator * other.denominator)
 
+    def dot_plus(self, other: "Vector", constant: Fraction) -> Fraction:
+        """The exact inner product plus a constant, reduced once."""
+        if len(self) != len(other):
+            raise ValueError(f"inner product of vectors of {len(self)} and {len(other)} entries")
+        bottom, share = self.denominator * other.denominator, constant.denominator
+        total = sum(map(mul, self.numerators, other.numerators)) * share
+        return Fraction(total + constant.numerator * bottom, bottom * share)
+
     def scaled(self, factor: Fraction | int) -> "Vector":
         """The vector times a rational."""
         top, bottom = factor.numerator, factor.denominator

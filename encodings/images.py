@@ -298,6 +298,8 @@ def norms(rows: Floats) -> Floats:
 def into_shape(shape: Shape, parameters: Floats) -> Vector:
     """Exact parameters in T next to float64 ones [k]."""
     if shape is Shape.CUBE:
+        if np.all(np.abs(parameters) == 1.0):  # a corner, the usual case
+            return Vector(tuple(parameters.astype(np.int64).tolist()))
         return from_array(np.clip(parameters, -1.0, 1.0))
     exact = from_array(np.maximum(parameters, 0.0) if shape is Shape.SIMPLEX else parameters)
     if shape is Shape.SIMPLEX:

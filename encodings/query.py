@@ -81,7 +81,7 @@ def evaluate_at(nnf: Nnf, space: ScoreSpace, point: Vector) -> tuple[bool, Fract
     def value(literal: Literal) -> Fraction:
         if isinstance(literal, Halfspace):
             weights, constant = space.row(literal)
-            return weights.dot(full) + constant
+            return weights.dot_plus(full, constant)
         excess = space.exact_has(literal.concept, point)
         return excess if literal.holds else -excess
 

@@ -117,6 +117,12 @@ class Box:
 
     def at(self, parameters: Vector) -> Vector:
         """The exact point of exact parameters in the cube."""
+        if parameters.denominator == 1 and {1, -1}.issuperset(parameters.numerators):  # a corner
+            bounds = zip(
+                parameters.numerators, self.lower.numerators, self.upper.numerators, strict=True
+            )
+            tops = tuple(high if top > 0 else low for top, low, high in bounds)
+            return Vector(tops, self.lower.denominator)
         tops = tuple(map(mul, parameters.numerators, self.radius.numerators))
         return self.center.plus(Vector(tops, parameters.denominator * self.radius.denominator))
 
