@@ -195,6 +195,10 @@ def medians(queries: list[Query]) -> dict[str, float]:
 
 def measure(lens: Lens, sample_size: int = 60, repeat: int = 5) -> dict[str, Any]:
     """The whole comparison on one bundle."""
+    import torch
+
+    # The matrices of one class are small: a second thread costs more than it brings.
+    torch.set_num_threads(1)
     space = space_of(lens)
     runs = [conspec_seconds(lens, space) for _ in range(repeat)]
     seconds = statistics.median(seconds for seconds, _ in runs)

@@ -77,8 +77,11 @@ def coverage_of(
         return None
     inside = np.zeros(len(points), dtype=bool)
     for part in parts:
-        met = values_at(space, part.cuts, points.astype(np.float64)) >= 0
-        inside |= part.region.members(points) & met.all(axis=0)
+        members = part.region.members(points)
+        if part.cuts:
+            met = values_at(space, part.cuts, points.astype(np.float64)) >= 0
+            members = members & met.all(axis=0)
+        inside |= members
     count, total = int(inside.sum()), len(points)
     lower, upper = clopper_pearson(count, total)
     return Coverage(count / total, lower, upper, total, label or "all")

@@ -28,7 +28,8 @@ from conspec.verifier.verdict import Neighbour, Replay, Witness
 Singles = NDArray[np.float32]
 SINGLE = 2.0**-24
 NEIGHBOURS = 5
-_CHUNK = 256
+SPARE = 8
+_CHUNK = 64
 
 
 def validated_at(query: Query, parameters: Vector) -> Witness | None:
@@ -81,9 +82,14 @@ class Store:
         return cls(lens, space, lens.embeddings.z.astype(np.float64))
 
     @cached_property
-    def squares(self) -> Floats:
+    def singles(self) -> Singles:
+        """The embeddings in float32, as stored."""
+        return self.embeddings.astype(np.float32)
+
+    @cached_property
+    def squares(self) -> Singles:
         """Squared lengths [N] of the embeddings."""
-        lengths: Floats = (self.embeddings**2).sum(axis=1)
+        lengths: Singles = (self.singles**2).sum(axis=1)
         return lengths
 
     @cached_property
@@ -141,14 +147,20 @@ class Store:
         violates = not holds(formula, scores)
         return Replay(tuple(logits.tolist()), tuple(concepts.tolist()), violates)
 
+    @np.errstate(over="ignore", invalid="ignore")
     def _neighbours(self, points: Floats) -> list[tuple[Neighbour, ...]]:
-        """The nearest stored images of each point [V, n]."""
-        squares = self.squares - 2.0 * points @ self.embeddings.T
-        count = min(NEIGHBOURS, len(self.embeddings))
-        nearest = np.argpartition(squares, count - 1, axis=1)[:, :count]
+        """The nearest stored images of each point [V, n].
+
+        Found in float32 with a few to spare, then measured and sorted in float64.
+        """
+        squares = (-2.0 * points).astype(np.float32) @ self.singles.T
+        squares += self.squares
+        total = len(self.embeddings)
+        nearest = np.argpartition(squares, min(NEIGHBOURS + SPARE, total) - 1, axis=1)
+        nearest = nearest[:, : min(NEIGHBOURS + SPARE, total)]
         offsets = self.embeddings[nearest] - points[:, None]
         distances = np.sqrt((offsets**2).sum(axis=2))
-        order = np.argsort(distances, axis=1, kind="stable")
+        order = np.argsort(distances, axis=1, kind="stable")[:, :NEIGHBOURS]
         images = np.take_along_axis(nearest, order, axis=1).tolist()
         lengths = np.take_along_axis(distances, order, axis=1).tolist()
         return [
