@@ -101,8 +101,8 @@ def _lens_section(name: str, report: Report) -> str:
             f"certificate exactly takes {suite['ms_per_check']:.2f} ms on average.",
             _table(["one query per spec", "median per query", "conspec is faster by"], rows),
             f"The box engine answers the suite `{box['suite']}` at ten scales, {box['specs']:,} "
-            f"specs, in {box['verdicts_median']:.2f} s, counterexamples validated exactly; with the "
-            "float32 replay of each, the nearest images and the coverage it takes "
+            f"specs, in {box['verdicts_median']:.2f} s, counterexamples validated exactly; with "
+            "the float32 replay of each, the nearest images and the coverage it takes "
             f"{box['median']:.2f} s (medians of {len(box['seconds'])}).",
         ]
     )

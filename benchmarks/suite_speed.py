@@ -197,10 +197,12 @@ def measure(lens: Lens, sample_size: int = 60, repeat: int = 5) -> dict[str, Any
     """The whole comparison on one bundle."""
     import torch
 
+    space = space_of(lens)
+    threads = torch.get_num_threads()
     # The matrices of one class are small: a second thread costs more than it brings.
     torch.set_num_threads(1)
-    space = space_of(lens)
     runs = [conspec_seconds(lens, space) for _ in range(repeat)]
+    torch.set_num_threads(threads)
     seconds = statistics.median(seconds for seconds, _ in runs)
     outcome = runs[0][1]
     each = 1e3 * seconds / outcome["specs"]
