@@ -2,7 +2,8 @@
 
 ``auto`` goes from cheap to dear: look at the stored embeddings, screen the whole suite with
 closed-form bounds, then lemmas (affine heads) or HiGHS (ReLU heads), and z3 where those are not
-sure. A named engine gives its own answer: the bounds only settle single literals for it.
+sure. A named engine decides what the closed-form bounds leave open; what they prove, they prove
+for every engine (``engines.open_session`` asks a solver without them).
 """
 
 from collections.abc import Iterator, Sequence

@@ -77,6 +77,7 @@ class MilpEngine:
 
     def decide(self, query: Query, violation: Nnf, seconds: float) -> Verdict:
         """The verdict; a proof is the solver's word."""
+        check_region(query, self._region)
         try:
             return self._decide(query, violation, seconds)
         except OverflowError as error:
@@ -128,6 +129,7 @@ class Z3Engine:
 
     def decide(self, query: Query, violation: Nnf, seconds: float) -> Verdict:
         """The verdict, with short coefficients first and exact ones last."""
+        check_region(query, self._region)
         self._session = self._session or SmtSession(self._space, self._region)
         deadline = monotonic() + seconds
         for bits in PRECISIONS:
@@ -146,6 +148,16 @@ class Z3Engine:
         if query.cones:
             return Unknown(Reason.UNSUPPORTED_ATOM)
         return Unknown(Reason.SOLVER_FAILED, f"z3: {word}")
+
+
+def check_region(query: Query, region: ConvexRegion) -> None:
+    """Refuse a query about another region than a session's: its answer would be wrong.
+
+    Raises:
+        ValueError: it is about another region.
+    """
+    if query.region is not region:
+        raise ValueError("a session answers queries about its own region only")
 
 
 def open_session(engine: str, space: ScoreSpace, region: ConvexRegion) -> Session:

@@ -32,7 +32,7 @@ Places = NDArray[np.intp]
 Tensor = Any  # torch.Tensor; torch is imported when first used
 ROUNDS = 6
 """Times that the open pairs are looked at again."""
-STEPS = 40
+STEPS = 24
 """Steps of the descent between two looks."""
 AIM = 2e-3
 """How far inside the premise the descent aims, as a share of each literal's spread."""
@@ -95,8 +95,9 @@ class PairVerdicts:
             raise ValueError("only a proved pair has a certificate")
         # The premise's literals come first, one per rival in the order of the classes.
         values = self.multipliers[scale, pair]
-        used = np.flatnonzero(values)
-        terms = [Term(int(place), Fraction(float(values[place]))) for place in used]
+        terms = [
+            Term(place, Fraction(value)) for place, value in enumerate(values.tolist()) if value
+        ]
         return Certificate(((Lemma((*terms, Term(len(values), Fraction(1)))),),))
 
 
@@ -118,7 +119,7 @@ def verify_pairs(
     rows, offsets = (torch.from_numpy(part).to(device) for part in space.concept_map.floats)
     own = rows[pairs[:, 1]] - rows[pairs[:, 0]]
     own_offsets = offsets[pairs[:, 1]] - offsets[pairs[:, 0]]
-    stored = torch.from_numpy(lens.embeddings.z.astype(np.float64)).to(device)
+    predicted = lens.embeddings.predicted
     for place, label in enumerate(space.classes):
         rivals = [k for k in range(len(space.classes)) if k != place]
         boxes = [focus_box(lens, label, scale) for scale in scales]
@@ -130,7 +131,8 @@ def verify_pairs(
             bias[place] - bias[rivals],
             torch.from_numpy(lower).to(device),
             torch.from_numpy(upper).to(device),
-            stored,
+            # Only images of this prediction can satisfy the premise.
+            torch.from_numpy(lens.embeddings.z[predicted == place].astype(np.float64)).to(device),
         )
         yield PairVerdicts(label, tuple(scales), pairs, *search.run())
 
@@ -250,8 +252,9 @@ class _Descent:
         shift = self.premise_offsets - self._aim[which[0]]
         total = radius.sum(1, keepdim=True).clamp_min(TINY)
         width = (smoothing * (own.abs() * radius).sum(1, keepdim=True) / total).clamp_min(TINY)
-        # Curvature of the smoothed bound along each multiplier: Σ g² r / ε.
-        steepness = (radius @ (self.premise**2).T) * len(self.premise) / width
+        # Curvature of the smoothed bound along each multiplier: Σ g² r / ε. The factor is tuned;
+        # whatever it is, only verdicts that were checked are given.
+        steepness = (radius @ (self.premise**2).T) * 1.5 / width
         step = 1.0 / steepness.clamp_min(TINY)
         current, previous, point = state, state, center
         for turn in range(STEPS):
