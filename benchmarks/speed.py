@@ -100,7 +100,7 @@ def _lens_section(name: str, report: Report) -> str:
             f"**{1e3 * suite['ms_per_spec']:.1f} µs a spec** ({outcome['proved']:,} proved, "
             f"{outcome['violated']:,} violated, {outcome['unknown']} unknown; "
             f"{outcome['left to verify_suite']} of them left to the lemma engine). Checking a "
-            f"certificate exactly takes {suite['ms_per_check']:.2f} ms on average.",
+            f"certificate exactly takes {suite['ms_per_check']:.2f} ms on average, with parsing.",
             _table(["one query per spec", "median per query", "conspec is faster by"], rows),
             f"The box engine answers the suite `{box['suite']}` at ten scales, {box['specs']:,} "
             f"specs, in {box['verdicts_median']:.2f} s, counterexamples validated exactly; with "

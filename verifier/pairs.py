@@ -14,6 +14,7 @@ left to ``verify_suite``.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -93,12 +94,20 @@ class PairVerdicts:
         """
         if not self.proved[scale, pair]:
             raise ValueError("only a proved pair has a certificate")
-        # The premise's literals come first, one per rival in the order of the classes.
         values = self.multipliers[scale, pair]
+        if not values.any():
+            return _alone(len(values))
+        # The premise's literals come first, one per rival in the order of the classes.
         terms = [
             Term(place, Fraction(value)) for place, value in enumerate(values.tolist()) if value
         ]
         return Certificate(((Lemma((*terms, Term(len(values), Fraction(1)))),),))
+
+
+@cache
+def _alone(place: int) -> Certificate:
+    """The certificate of pairs whose own literal is impossible by itself."""
+    return Certificate(((Lemma((Term(place, Fraction(1)),)),),))
 
 
 def verify_pairs(

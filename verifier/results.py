@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -111,8 +112,9 @@ def _population(expression: f.Region) -> str | None:
             return None
 
 
-def versions() -> dict[str, str]:
-    """Versions of what a verdict may depend on."""
+@cache
+def versions() -> Mapping[str, str]:
+    """Versions of what a verdict may depend on; looked up once, since that reads files."""
     names = ("conspec", "z3-solver", "highspy", "gurobipy", "pyscipopt", "numpy", "onnxruntime")
     found = {}
     for name in names:
@@ -154,7 +156,7 @@ def to_json(result: Result, lens: Lens) -> dict[str, Any]:
         ),
         "certificate": _certificate(verdict),
         "bundle": lens.hash,
-        "versions": versions(),
+        "versions": dict(versions()),
     }
 
 
