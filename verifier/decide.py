@@ -16,7 +16,7 @@ from conspec.encodings.query import Query, space_of
 from conspec.encodings.regions import ConvexRegion, Part, build_regions
 from conspec.lens.bundle import Lens
 from conspec.specs import formula as f
-from conspec.specs.errors import BadRegion, BadUsage
+from conspec.specs.errors import BadRegion, BadUsage, UnknownName
 from conspec.specs.rewrite import Nnf
 from conspec.verifier.batch import Gallery, Screened, screen
 from conspec.verifier.certificate import merged
@@ -143,7 +143,10 @@ class _Run:
         """Screens some specs at once, then settles what is left of them, one by one."""
         for spec in specs:  # so that a bad region or name is found before the first result
             self._queries(spec)
-            self._space.negated(spec.body)
+            try:
+                self._space.negated(spec.body)
+            except UnknownName as error:
+                raise UnknownName(f"spec {spec.name}: {error}") from error
         for first in range(0, len(specs), SLICE):
             yield from self._slice(specs[first : first + SLICE])
 
