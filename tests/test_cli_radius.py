@@ -5,7 +5,6 @@ import json
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import pytest
@@ -24,6 +23,7 @@ from conspec.verifier import radius as radius_module
 from conspec.verifier.decide import Limits
 from conspec.verifier.radius import Radius, radius_suite
 from tests.bundles import CLASSES, CONCEPTS, write_tiny
+from tests.commands import lines
 from tests.test_report import HOSTILE, shown
 
 SUITE = """
@@ -65,10 +65,6 @@ def written(path: Path, text: str) -> Path:
 
 def radius(suite: Path | str, lens: Path, *options: str | Path) -> int:
     return main(["radius", str(suite), "--lens", str(lens), *map(str, options)])
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def test_the_table_shows_both_ends_coverage_and_the_own_scale(

@@ -20,6 +20,7 @@ from conspec.verifier.decide import Limits
 from conspec.verifier.results import Result
 from conspec.verifier.verdict import Proved, Reason, Trust, Unknown
 from tests.bundles import SUITE, VIOLATED, write_tiny
+from tests.commands import lines
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +60,6 @@ def fake(monkeypatch: pytest.MonkeyPatch, *verdicts: Any) -> Fake:
 
 def verify(suite: Path | str, lens: Path, *options: str | Path) -> int:
     return main(["verify", str(suite), "--lens", str(lens), *map(str, options)])
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def test_all_proved_is_0_and_coverage_stands_beside_it(

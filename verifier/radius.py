@@ -180,10 +180,15 @@ class _Bracket:
             wanted if self.violation is not None or self.estimate >= LARGEST else [*wanted, above]
         )
 
+    @property
+    def _ends(self) -> tuple[Fraction | None, Fraction | None]:
+        """The largest scale proved and the smallest one violated, as far as known."""
+        known = self.radius()
+        return known.lower, known.upper
+
     def _done(self) -> bool:
         """Whether both ends are known, or there is nothing to be found beyond the one known."""
-        low = scale_of(self.proof.spec.region) if self.proof else None
-        high = scale_of(self.violation.spec.region) if self.violation else None
+        low, high = self._ends
         if low is None or high is None:
             return high == 0 or (low is not None and low >= LARGEST * (1 - GAPS[-1]))
         return high - low <= max(low, high) * Fraction(GAPS[-1]) * 4
@@ -194,8 +199,7 @@ class _Bracket:
             return []
         if self.proof is None and self.violation is None:
             return [Fraction(1)]
-        low = scale_of(self.proof.spec.region) if self.proof else None
-        high = scale_of(self.violation.spec.region) if self.violation else None
+        low, high = self._ends
         if high is None:
             return [max(low * 4, SMALLEST)] if low is not None and low < LARGEST else []
         if not low:
@@ -207,11 +211,12 @@ class _Bracket:
     def take(self, result: Result) -> None:
         """Keeps a verdict if it is better than what is known."""
         scale = scale_of(result.spec.region)
+        low, high = self._ends
         if isinstance(result.verdict, Proved):
-            if self.proof is None or scale > scale_of(self.proof.spec.region):
+            if low is None or scale > low:
                 self.proof = result
         elif isinstance(result.verdict, Violated):
-            if self.violation is None or scale < scale_of(self.violation.spec.region):
+            if high is None or scale < high:
                 self.violation = result
         else:
             self.undecided = True

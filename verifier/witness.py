@@ -8,6 +8,7 @@ the exact scores up to what float32 rounding explains.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +69,10 @@ def _judged(query: Query, point: Vector, parameters: Vector | None) -> Witness |
     return Witness(point, margin, parameters, query.part) if violates else None
 
 
+_STORES: dict[tuple[Path, str], "Store"] = {}
+"""The store of the bundle used last, by folder and hash."""
+
+
 @dataclass(frozen=True, eq=False)
 class Store:
     """A bundle's embeddings as float64, with what neighbours and replays need."""
@@ -78,8 +83,12 @@ class Store:
 
     @classmethod
     def of(cls, lens: Lens, space: ScoreSpace) -> "Store":
-        """Read the embeddings once."""
-        return cls(lens, space, lens.embeddings.z.astype(np.float64))
+        """The store of a bundle; that of the bundle used last is kept."""
+        key = (lens.root, lens.hash)
+        if key not in _STORES:
+            _STORES.clear()
+            _STORES[key] = cls(lens, space, lens.embeddings.z.astype(np.float64))
+        return _STORES[key]
 
     @cached_property
     def singles(self) -> Singles:
