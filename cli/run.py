@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from conspec.lens.bundle import Lens
     from conspec.report.records import Record
     from conspec.verifier.decide import Limits
+    from conspec.verifier.device import Device
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Task:
         limits: see ``verifier.decide``.
         assumptions: by a spec's text, what its verdict means and assumes beyond its region.
         undecided: texts of specs for which there are too few images to calibrate on.
+        device: where the screen computes; numpy if None.
     """
 
     suite: Suite
@@ -38,6 +40,7 @@ class Task:
     limits: "Limits"
     assumptions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     undecided: Collection[str] = ()
+    device: "Device | None" = None
 
     @property
     def job(self) -> Job:
@@ -96,6 +99,21 @@ def limits_of(seconds: float, counterexamples: int, objective: str) -> "Limits":
     if counterexamples < 1:
         raise BadUsage(f"--counterexamples {counterexamples}: must be at least 1")
     return Limits(seconds, counterexamples, Objective(objective))
+
+
+def device_of(name: str | None, single: bool) -> "Device | None":
+    """The device that the options ask for.
+
+    Raises:
+        BadUsage: it cannot be used, or a precision is asked for without a device.
+    """
+    from conspec.verifier.device import Device
+
+    if name is None:
+        if single:
+            raise BadUsage("--float32 needs --device")
+        return None
+    return Device(name, single)
 
 
 def with_alignment_margin(task: Task, level: str) -> Task:
@@ -181,7 +199,9 @@ def _computed(
     pairs = zip(task.suite.specs, _texts(task.suite), strict=True)
     pending = {text: spec for spec, text in pairs if text not in known}
     asked = Suite(tuple(spec for text, spec in pending.items() if text not in task.undecided))
-    decided = verify_suite(asked, task.lens, task.engine, task.limits) if asked.specs else ()
+    decided = (
+        verify_suite(asked, task.lens, task.engine, task.limits, task.device) if asked.specs else ()
+    )
     left = (
         undecided(spec, task.lens, task.engine)
         for text, spec in pending.items()

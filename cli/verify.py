@@ -11,7 +11,7 @@ from conspec.cli.console import print_json, say, warn
 from conspec.cli.inputs import Wanted, open_lens, read_suite, select
 from conspec.cli.journal import write_lines
 from conspec.cli.output import EVERY_SPEC, SHEETS, Findings, show_results, write_folder
-from conspec.cli.run import Outcome, Task, limits_of, run, with_alignment_margin
+from conspec.cli.run import Outcome, Task, device_of, limits_of, run, with_alignment_margin
 from conspec.specs.errors import BadUsage
 
 
@@ -97,6 +97,18 @@ MarginOption = Annotated[
         help="Prove it of the VLM's own embedding, with this probability (such as 0.95).",
     ),
 ]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        help="Bound the suite with torch on cpu, cuda, cuda:1, mps; numpy if not given.",
+    ),
+]
+SingleOption = Annotated[
+    bool,
+    typer.Option("--float32", help="With --device: bounds in float32, wider and as rigorous."),
+]
 
 
 def verify(
@@ -113,6 +125,8 @@ def verify(
     verbose: VerboseOption = False,
     sheets: SheetsOption = SHEETS,
     alignment_margin: MarginOption = None,
+    device: DeviceOption = None,
+    float32: SingleOption = False,
 ) -> None:
     """Prove the specs of SUITE, or refute them.
 
@@ -124,7 +138,7 @@ def verify(
     limits = limits_of(timeout, counterexamples, objective)
     bundle = open_lens(lens)
     wanted = select(read_suite(suite, bundle), spec or [])
-    task = Task(wanted.proofs, bundle, engine, limits)
+    task = Task(wanted.proofs, bundle, engine, limits, device=device_of(device, float32))
     if alignment_margin is not None:
         task = with_alignment_margin(task, alignment_margin)
     found = run(task, results_file(jsonl, out))

@@ -65,6 +65,13 @@ class Query:
         found = self.space.literals(self.violation)
         return tuple(literal for literal in found if isinstance(literal, Cone))
 
+    @cached_property
+    def is_affine(self) -> bool:
+        """Whether all its half-spaces are half-spaces of z: no logit of a ReLU head occurs."""
+        found = self.space.literals(self.constrained)
+        halfspaces = [literal for literal in found if isinstance(literal, Halfspace)]
+        return all(self.space.is_affine(literal) for literal in halfspaces)
+
     def margin(self, point: Vector) -> tuple[bool, Fraction]:
         """Whether the violation holds at an exact embedding, and by how much (exact).
 

@@ -156,6 +156,25 @@ class ScoreSpace:
             known = self._rows[id(literal)] = (literal, self._row(literal))
         return known[1]
 
+    def is_affine(self, literal: Halfspace) -> bool:
+        """Whether a literal is a half-space of z: it names no logit of a ReLU head."""
+        if self.head.is_affine:
+            return True
+        return not any(isinstance(symbol, Logit) for _, symbol in literal.terms)
+
+    def row_over_z(self, literal: Halfspace) -> Row:
+        """A literal as an exact row over z alone.
+
+        Raises:
+            ValueError: it names a logit of a ReLU head, so it is no half-space of z.
+        """
+        weights, constant = self.row(literal)
+        if self.head.is_affine:
+            return weights, constant
+        if not self.is_affine(literal):
+            raise ValueError("a logit of a ReLU head is no affine function of the embedding")
+        return Vector(weights.numerators[: self.dimension], weights.denominator), constant
+
     def _row(self, literal: Halfspace) -> Row:
         parts = [(c, self.score_row(self.position(symbol))) for c, symbol in literal.terms]
         constant = sum((c * bias for c, (_, bias) in parts), literal.constant)

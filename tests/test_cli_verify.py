@@ -17,6 +17,7 @@ from conspec.specs.errors import MissingSolver
 from conspec.specs.formula import ForAll, Suite
 from conspec.verifier import decide
 from conspec.verifier.decide import Limits
+from conspec.verifier.device import Device
 from conspec.verifier.results import Result
 from conspec.verifier.verdict import Proved, Reason, Trust, Unknown
 from tests.bundles import SUITE, VIOLATED, write_tiny
@@ -42,7 +43,9 @@ class Fake:
         self.verdicts = list(verdicts)
         self.asked: list[list[str]] = []
 
-    def __call__(self, suite: Suite, lens: Lens, engine: str, limits: Limits) -> Iterator[Result]:
+    def __call__(
+        self, suite: Suite, lens: Lens, engine: str, limits: Limits, device: Device | None
+    ) -> Iterator[Result]:
         self.asked.append([spec.name for spec in suite.specs])
         for spec in suite.specs:
             verdict = self.verdicts.pop(0) if self.verdicts else Proved(Trust.CERTIFIED, 1.0)
@@ -80,6 +83,15 @@ def test_a_violated_spec_is_1_and_shows_the_nearest_image(
     out = capsys.readouterr().out
     assert "✗ violated" in out
     assert "nearest image truck/" in out
+
+
+@pytest.mark.parametrize("options", [("--device", "cpu"), ("--device", "cpu", "--float32")])
+def test_verdicts_on_a_torch_device_are_the_same(
+    suite: Path, lens: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    path = tmp_path / "r.jsonl"
+    assert verify(suite, lens, "--jsonl", path, *options) == 0
+    assert [line["verdict"] for line in lines(path)] == ["proved"] * len(lines(path))
 
 
 def test_unknown_is_2_and_says_why(
@@ -355,6 +367,8 @@ def test_bad_suites_are_refused(
         (("--counterexamples", "0"), "must be at least 1"),
         (("--jsonl", "no/such/folder/r.jsonl"), "there is no folder"),
         (("--colour",), "No such option"),
+        (("--device", "cuda:99"), "device 'cuda:99' cannot be used"),
+        (("--float32",), "--float32 needs --device"),
     ],
 )
 def test_bad_options_are_refused(

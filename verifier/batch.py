@@ -1,8 +1,7 @@
 """Screening a whole suite: a few matrix products for all specs of regions that share formulas."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -13,7 +12,9 @@ from conspec.encodings.regions import ConvexRegion
 from conspec.encodings.rounding import Bools, Floats
 from conspec.encodings.scores import ScoreSpace
 from conspec.specs.rewrite import All, Cone, Halfspace, Literal, Nnf
-from conspec.verifier.certificate import Certificate, Lemma, Term
+from conspec.verifier.certificate import Certificate
+from conspec.verifier.conjunctions import Conjunctions
+from conspec.verifier.device import Device
 from conspec.verifier.screen import (
     Ranges,
     cone_values,
@@ -23,6 +24,7 @@ from conspec.verifier.screen import (
     nth_largest,
     ranges_of,
     rows_of,
+    single_lemmas,
 )
 from conspec.verifier.verdict import Proved, Trust, Violated, Witness
 from conspec.verifier.witness import validated_at, validated_near
@@ -42,7 +44,7 @@ class Screened:
         ranges: ranges of its literals, for all regions of its block.
         place: the query's region among them.
         verdict: a proof or a counterexample, or None.
-        stage: "screen", or "look" if a stored image settled it.
+        stage: "look" if a stored image settled it, "ascent" if multipliers did, else "screen".
     """
 
     query: Query
@@ -69,25 +71,35 @@ class Gallery:
 
 
 def screen(
-    queries: Sequence[Query], *, points: bool, gallery: Gallery | None = None
+    queries: Sequence[Query],
+    *,
+    points: bool,
+    ascent: bool = False,
+    gallery: Gallery | None = None,
+    device: Device | None = None,
 ) -> list[Screened]:
     """Screens queries of one score space, none of which has an empty region.
 
     Args:
         queries: the queries; those of one region should share the region object.
         points: also try the points that maximise single literals as counterexamples.
+        ascent: also search multipliers and points for what single literals leave open.
         gallery: also, and first, try the stored embeddings in the region.
+        device: where the matrix products are computed; numpy if None.
 
     Returns:
         One entry per query, in order.
     """
     found: dict[int, Screened] = {}
-    for block in _blocks(queries, gallery):
-        found.update(block.screened(points))
+    for block in _blocks(queries, gallery, device):
+        part = dict(block.screened(points))
+        found.update(block.ascended(part) if ascent else part)
     return [found[index] for index in range(len(queries))]
 
 
-def _blocks(queries: Sequence[Query], gallery: Gallery | None) -> Iterator["_Block"]:
+def _blocks(
+    queries: Sequence[Query], gallery: Gallery | None, device: Device | None
+) -> Iterator["_Block"]:
     """Queries sorted into regions that are asked the same formulas, a few formulas at a time."""
     of_region: dict[tuple[int, object], list[int]] = {}
     for index, query in enumerate(queries):
@@ -103,7 +115,7 @@ def _blocks(queries: Sequence[Query], gallery: Gallery | None) -> Iterator["_Blo
         columns = [[(i, queries[i]) for i in column] for column in zip(*rows, strict=True)]
         for start in range(0, len(columns), BLOCK):
             chunk = columns[start : start + BLOCK]
-            yield _Block(queries[rows[0][0]].space, regions, chunk, gallery)
+            yield _Block(queries[rows[0][0]].space, regions, chunk, gallery, device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,12 +127,14 @@ class _Block:
         regions: R regions.
         queries: per formula, the index and query of each region.
         gallery: stored embeddings to try, or None.
+        device: where the matrix products are computed.
     """
 
     space: ScoreSpace
     regions: list[ConvexRegion]
     queries: list[list[tuple[int, Query]]]
     gallery: Gallery | None
+    device: Device | None
 
     @cached_property
     def ranges(self) -> Ranges:
@@ -131,7 +145,7 @@ class _Block:
             for literal in self.space.literals(row[0][1].constrained)
             if isinstance(literal, Halfspace)
         ]
-        return ranges_of(self.space, rows_of(self.space, found), self.regions)
+        return ranges_of(self.space, rows_of(self.space, found), self.regions, self.device)
 
     @cached_property
     def maximisers(self) -> list[Floats]:
@@ -187,6 +201,15 @@ class _Block:
                     verdict = Violated(witness) if witness else None
                 yield index, Screened(query, self.ranges, place, verdict, stage)
 
+    def ascended(self, found: dict[int, Screened]) -> dict[int, Screened]:
+        """The same, with what the ascent on multipliers settles of the open ones."""
+        left = [(i, one.place, one.query) for i, one in found.items() if one.verdict is None]
+        if not left:
+            return found
+        verdicts = Conjunctions(self.space, self.regions, self.ranges, self.device).decide(left)
+        settled = {i: replace(found[i], verdict=v, stage="ascent") for i, v in verdicts.items()}
+        return {**found, **settled}
+
     def _look(self, query: Query, place: int) -> Witness | None:
         """The stored embedding in the region that violates most, if one does."""
         if self.gallery is None or place not in self.stored_values:
@@ -241,13 +264,9 @@ class _Block:
 
     def _certificate(self, nnf: Nnf, place: int) -> Certificate:
         """Lemmas of one literal each; a conjunction needs only one of them."""
-        found = [
-            (number, literal)
-            for number, literal in enumerate(self.space.literals(nnf))
-            if self.ranges.never(literal)[place]
-        ]
+        known = self.space.literals(nnf)
+        never = {literal for literal in known if self.ranges.never(literal)[place]}
         if isinstance(nnf, All):
-            direct = [pair for pair in found if pair[1] in nnf.operands]
-            found = direct[:1] or found
-        lemmas = tuple(Lemma((Term(number, Fraction(1)),)) for number, _ in found)
-        return Certificate((lemmas,))
+            direct = next((literal for literal in nnf.operands if literal in never), None)
+            never = never if direct is None else {direct}
+        return Certificate((tuple(single_lemmas(known, never)),))

@@ -1,9 +1,10 @@
 """The front door: ``verify`` for one query, ``verify_suite`` for a suite.
 
 ``auto`` goes from cheap to dear: look at the stored embeddings, screen the whole suite with
-closed-form bounds, then lemmas (affine heads) or HiGHS (ReLU heads), and z3 where those are not
-sure. A named engine decides what the closed-form bounds leave open; what they prove, they prove
-for every engine (``engines.open_session`` asks a solver without them).
+closed-form bounds, search multipliers for what is left in batches, then lemmas (or HiGHS where
+logits of a ReLU head are compared), and z3 where those are not sure. A named engine decides what
+the closed-form bounds leave open; what they prove, they prove for every engine
+(``engines.open_session`` asks a solver without them).
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ from conspec.specs.errors import BadRegion, BadUsage, UnknownName
 from conspec.specs.rewrite import Nnf
 from conspec.verifier.batch import Gallery, Screened, screen
 from conspec.verifier.certificate import merged
+from conspec.verifier.device import Device
 from conspec.verifier.engines import MILP_SOLVERS, Session, open_session
 from conspec.verifier.objectives import Objective, more_witnesses
 from conspec.verifier.results import Coverage, Result, coverage_of
@@ -80,7 +82,7 @@ def verify(query: Query, engine: str = "auto", limits: Limits = DEFAULT_LIMITS) 
     _check_engine(engine)
     if query.region.is_empty:
         return Proved(Trust.CERTIFIED, vacuous=True)
-    (screened,) = screen([query], points=engine in POINTS)
+    (screened,) = screen([query], points=engine in POINTS, ascent=engine == "auto")
     verdict, _ = _settled(screened, engine, limits, _Sessions())
     if isinstance(verdict, Proved):
         return replace(verdict, vacuous=is_vacuous(query, limits))
@@ -95,17 +97,22 @@ def is_vacuous(query: Query, limits: Limits = DEFAULT_LIMITS) -> bool | None:
     if not isinstance(query.spec.body, f.Implies):
         return False
     never = replace(query.spec, body=f.Not(query.spec.body.premise))
-    (screened,) = screen([replace(query, spec=never)], points=True)
+    (screened,) = screen([replace(query, spec=never)], points=True, ascent=True)
     verdict, _ = _settled(screened, "auto", limits, _Sessions())
     return None if isinstance(verdict, Unknown) else isinstance(verdict, Proved)
 
 
 def verify_suite(
-    suite: f.Suite, lens: Lens, engine: str = "auto", limits: Limits = DEFAULT_LIMITS
+    suite: f.Suite,
+    lens: Lens,
+    engine: str = "auto",
+    limits: Limits = DEFAULT_LIMITS,
+    device: Device | None = None,
 ) -> Iterator[Result]:
     """Results of a suite's ``forall`` specs, in order, each as soon as it is known.
 
-    Probability specs are passed over: they are estimated, not proved.
+    Probability specs are passed over: they are estimated, not proved. The screen computes on the
+    device if one is given, else with numpy.
 
     Raises:
         BadUsage: there is no such engine.
@@ -114,7 +121,7 @@ def verify_suite(
         MissingSolver: the engine's solver or licence is absent.
     """
     _check_engine(engine)
-    return _Run(lens, engine, limits).results(
+    return _Run(lens, engine, limits, device).results(
         [spec for spec in suite.specs if isinstance(spec, f.ForAll)]
     )
 
@@ -127,8 +134,9 @@ def _check_engine(engine: str) -> None:
 class _Run:
     """One suite on one bundle."""
 
-    def __init__(self, lens: Lens, engine: str, limits: Limits) -> None:
+    def __init__(self, lens: Lens, engine: str, limits: Limits, device: Device | None) -> None:
         self._lens = lens
+        self._device = device
         self._engine = engine
         self._limits = limits
         self._space = space_of(lens)
@@ -155,7 +163,15 @@ class _Run:
         start = monotonic()
         queries = [self._queries(spec) for spec in specs]
         flat = [query for parts in queries for query in parts]
-        screened = iter(screen(flat, points=self._engine in POINTS, gallery=self._gallery))
+        screened = iter(
+            screen(
+                flat,
+                points=self._engine in POINTS,
+                ascent=self._engine == "auto",
+                gallery=self._gallery,
+                device=self._device,
+            )
+        )
         rows = [[next(screened) for _ in parts] for parts in queries]
         finished = self._finished_at_once(rows)
         share = (monotonic() - start) / max(len(specs), 1)
@@ -220,7 +236,9 @@ class _Run:
             if bad is not None and plain:
                 violated.append((index, bad.witness, row[0].query.spec.body))
             elif all(isinstance(verdict, Proved) for verdict in verdicts):
-                finished[index] = _merged([v for v in verdicts if v is not None]), "screen"
+                proof = _merged([verdict for verdict in verdicts if verdict is not None])
+                by_ascent = any(entry.stage == "ascent" for entry in row)
+                finished[index] = proof, "ascent" if by_ascent else "screen"
         completed = self._store.completed([(w, body) for _, w, body in violated])
         for (index, _, _), (witness, consistent) in zip(violated, completed, strict=True):
             stage = next(e.stage for e in rows[index] if isinstance(e.verdict, Violated))
@@ -265,7 +283,7 @@ def _settled(
         return _box_answer(query), "screen"
     reduced = reduce(query.constrained, entry.ranges, entry.place)
     undecided = Unknown(Reason.INCOMPLETE)
-    stages = _stages(engine, query.space.head.is_affine)
+    stages = _stages(engine, query.is_affine)
     for stage in stages:
         verdict = sessions.get(stage, query).decide(query, reduced, limits.seconds)
         if isinstance(verdict, Proved) and verdict.trust is Trust.SOLVER:
@@ -293,7 +311,7 @@ def _certified(
     Should it find an exact counterexample instead, the solver was wrong and the exact verdict
     stands.
     """
-    if not query.space.head.is_affine:
+    if not query.is_affine:
         return proof
     checked = sessions.get("lemmas", query).decide(query, reduced, limits.seconds)
     return proof if isinstance(checked, Unknown) else checked

@@ -1,4 +1,6 @@
-"""The lemma engine: arbitrary Boolean structure over an affine head, with certificates.
+"""The lemma engine: arbitrary Boolean structure over half-spaces of z, with certificates.
+
+That is everything over an affine head, and what speaks of no logit over a ReLU head.
 
 A propositional search proposes a set of literals that would satisfy the violation. A linear
 program over the region either finds a point where they all hold (checked exactly: a
@@ -97,7 +99,7 @@ class _SharedLemma:
 
 @dataclass(eq=False)
 class LemmaEngine:
-    """All queries of one region over an affine head."""
+    """All queries of one region whose half-spaces are half-spaces of z (``Query.is_affine``)."""
 
     space: ScoreSpace
     region: ConvexRegion
@@ -194,7 +196,7 @@ class LemmaEngine:
             if row is not None:
                 self._add(row)
         else:
-            weights, constant = self.space.row(literal)
+            weights, constant = self.space.row_over_z(literal)
             self._add(self._row(literal, (weights, constant, literal.strict)))
 
     @cached_property

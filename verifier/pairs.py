@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conspec.encodings.exact import Vector
-from conspec.encodings.regions import focus_box
+from conspec.encodings.regions import class_moments, focus_box, scaled_box
 from conspec.encodings.rounding import TINY, Bools, Floats, gamma
 from conspec.encodings.scores import ScoreSpace
 from conspec.lens.bundle import Lens
@@ -37,6 +37,8 @@ STEPS = 24
 """Steps of the descent between two looks."""
 AIM = 2e-3
 """How far inside the premise the descent aims, as a share of each literal's spread."""
+SMALL = 1e-18
+"""Keeps float32 divisors, and their squares, above zero."""
 GRID = 2.0**-12
 """Multipliers are rounded to multiples of this, so that exact checking of them is cheap."""
 
@@ -50,10 +52,14 @@ class PairVerdicts:
         scales: the S scales of its focus box.
         pairs: places [P, 2] of a and b.
         proved: bool [S, P]; ``multipliers`` then refute the violation.
-        violated: bool [S, P]; the points of the exact boxes nearest to ``points`` are then
-            counterexamples.
+        violated: bool [S, P]; the point of the exact box nearest to ``point`` is then a
+            counterexample.
         multipliers: [S, P, K-1] of the premise's literals; that of the pair's own literal is 1.
-        points: [S, P, n].
+        points: [F, n].
+        places: [S, P], the counterexample's place among the points; −1 stands for the corner of
+            the box that maximises ``rows``.
+        rows: [P, n] ``q_b − q_a``.
+        bounds: [2, S, n], bounds a few ulps inside the boxes.
     """
 
     label: str
@@ -63,6 +69,9 @@ class PairVerdicts:
     violated: Bools
     multipliers: Floats
     points: Floats
+    places: Places
+    rows: Floats
+    bounds: Floats
 
     @property
     def open(self) -> Bools:
@@ -84,7 +93,11 @@ class PairVerdicts:
         """
         if not self.violated[scale, pair]:
             raise ValueError("only a violated pair has a counterexample")
-        return focus_box(lens, self.label, self.scales[scale]).clamped(self.points[scale, pair])
+        if (place := self.places[scale, pair]) >= 0:
+            point = self.points[place]
+        else:
+            point = np.where(self.rows[pair] > 0, self.bounds[1, scale], self.bounds[0, scale])
+        return focus_box(lens, self.label, self.scales[scale]).clamped(point)
 
     def certificate(self, scale: int, pair: int) -> Certificate:
         """The certificate of a proved pair.
@@ -131,7 +144,8 @@ def verify_pairs(
     predicted = lens.embeddings.predicted
     for place, label in enumerate(space.classes):
         rivals = [k for k in range(len(space.classes)) if k != place]
-        boxes = [focus_box(lens, label, scale) for scale in scales]
+        moments = class_moments(lens, label)
+        boxes = [scaled_box(*moments, scale, nonnegative=lens.nonnegative) for scale in scales]
         lower, upper = (np.stack([box.outer[side] for box in boxes]) for side in (0, 1))
         search = _Descent(
             own,
@@ -168,8 +182,8 @@ class _Descent:
     upper: Tensor
     stored: Tensor
 
-    def run(self) -> tuple[Bools, Bools, Floats, Floats]:
-        """Proved, violated, multipliers and points, as in ``PairVerdicts``."""
+    def run(self) -> tuple[Bools, Bools, Floats, Floats, Places, Floats, Floats]:
+        """What ``PairVerdicts`` holds, from ``proved`` on."""
         import torch
 
         scales, pairs = len(self.lower), len(self.own)
@@ -177,17 +191,22 @@ class _Descent:
         self.proved = self.own.new_zeros((scales, pairs), dtype=torch.bool)
         self.violated = torch.zeros_like(self.proved)
         self.multipliers = self.own.new_zeros((scales, pairs, len(self.premise)))
+        self.points = [self.own.new_zeros((0, self.own.shape[1]))]
+        self.places = torch.full_like(self.proved, -1, dtype=torch.long)
         self._corners()
         self._images()
         which = (~(self.proved | self.violated)).nonzero().T
-        state = self.own.new_zeros((which.shape[1], len(self.premise)))
+        state = torch.zeros((which.shape[1], len(self.premise)), device=self.own.device)
         for turn in range(ROUNDS):
             if not which.shape[1]:
                 break
             state, points = self._descend(which, state, 0.3 * 0.5**turn)
             left = self._settle(which, state, points)
             which, state = which[:, left], state[left]
-        found = (self.proved, self.violated, self.multipliers, self.points)
+        found = (
+            *(self.proved, self.violated, self.multipliers, torch.cat(self.points), self.places),
+            *(self.own, torch.stack(self._inner)),
+        )
         return tuple(part.cpu().numpy() for part in found)  # type: ignore[return-value]
 
     def _prepare(self) -> None:
@@ -213,16 +232,19 @@ class _Descent:
 
     def _corners(self) -> None:
         """Settles pairs without the premise: by their bound, or at the corner that attains it."""
-        import torch
-
         up, down = self.own.clamp_min(0.0), self.own.clamp_max(0.0)
         highest = self.upper @ up.T + self.lower @ down.T + self.own_offsets
         room = self._share * self._own_reach + self._floor
         self.proved |= highest + room < 0
-        low, high = (bound[:, None] for bound in self._inner)
-        self.points = torch.where(self.own > 0, high, low)
-        values = (self._inner[1] @ up.T + self._inner[0] @ down.T) + self.own_offsets
-        self.violated |= (values > room) & self._premise_met(self.points)
+        low, high = self._inner
+        values = high @ up.T + low @ down.T + self.own_offsets
+        # The premise at the corners, as products of 0, 1 and the bounds times its rows.
+        above = (self.own > 0).to(self.own.dtype)
+        tops, bottoms = (bound[:, None] * self.premise for bound in (high, low))
+        premise = above @ tops.flatten(0, 1).T + (1.0 - above) @ bottoms.flatten(0, 1).T
+        premise = premise.unflatten(1, tops.shape[:2]).transpose(0, 1) + self.premise_offsets
+        needed = (self._share * self._premise_reach + self._floor)[:, None]
+        self.violated |= (values > room) & (premise > needed).all(-1)
 
     def _images(self) -> None:
         """Settles pairs that a stored image in the box violates."""
@@ -238,14 +260,17 @@ class _Descent:
             values, best = (members @ self.own.T + self.own_offsets).max(0)
             good = values > self._share * self._own_reach[place] + self._floor
             good &= ~(self.proved[place] | self.violated[place])
-            self.points[place] = torch.where(good[:, None], members[best], self.points[place])
-            self.violated[place] |= good
+            (pairs,) = good.nonzero(as_tuple=True)
+            self._keep((torch.full_like(pairs, place), pairs), members[best[pairs]])
 
-    def _premise_met(self, points: Tensor) -> Tensor:
-        """Whether points [S, P, n] satisfy the premise, whatever was rounded."""
-        values = points @ self.premise.T + self.premise_offsets
-        met: Tensor = (values > (self._share * self._premise_reach + self._floor)[:, None]).all(-1)
-        return met
+    def _keep(self, where: tuple[Tensor, Tensor], points: Tensor) -> None:
+        """Records counterexamples [F, n] of pairs at scales."""
+        import torch
+
+        start = sum(map(len, self.points))
+        self.violated[where] = True
+        self.places[where] = torch.arange(start, start + len(points), device=points.device)
+        self.points.append(points)
 
     def _descend(self, which: Tensor, state: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
         """Some accelerated steps on smoothed bounds: multipliers [O, K-1] and points [O, n].
@@ -256,30 +281,31 @@ class _Descent:
         """
         import torch
 
-        center, radius = self._center[which[0]], self._radius[which[0]]
-        own = self.own[which[1]]
-        shift = self.premise_offsets - self._aim[which[0]]
-        total = radius.sum(1, keepdim=True).clamp_min(TINY)
-        width = (smoothing * (own.abs() * radius).sum(1, keepdim=True) / total).clamp_min(TINY)
+        # In float32, since nothing is concluded from it: what it finds is checked in float64.
+        center, radius = self._center[which[0]].float(), self._radius[which[0]].float()
+        own, premise = self.own[which[1]].float(), self.premise.float()
+        base = torch.addmm((self.premise_offsets - self._aim[which[0]]).float(), center, premise.T)
+        total = radius.sum(1, keepdim=True).clamp_min(SMALL)
+        width = (smoothing * (own.abs() * radius).sum(1, keepdim=True) / total).clamp_min(SMALL)
         # Curvature of the smoothed bound along each multiplier: Σ g² r / ε. The factor is tuned;
         # whatever it is, only verdicts that were checked are given.
-        steepness = (radius @ (self.premise**2).T) * 1.5 / width
-        step = 1.0 / steepness.clamp_min(TINY)
-        current, previous, point = state, state, center
+        step = width / (1.5 * radius @ (premise**2).T).clamp_min(SMALL)
+        square = width * width
+        current, previous, moved = state, state, radius
         for turn in range(STEPS):
             ahead = current + (turn / (turn + 3.0)) * (current - previous)
-            x = own + ahead @ self.premise
-            point = center + radius * (x / torch.sqrt(x * x + width * width))
-            slope = point @ self.premise.T + shift
-            previous, current = current, (ahead - step * slope).clamp_min(0.0)
-        return current, point
+            x = torch.addmm(own, ahead, premise)
+            moved = torch.addcmul(square, x, x).rsqrt_().mul_(x).mul_(radius)
+            slope = torch.addmm(base, moved, premise.T)
+            previous, current = current, (ahead - step * slope).clamp_min_(0.0)
+        return current, (center + moved).double()
 
     def _settle(self, which: Tensor, state: Tensor, points: Tensor) -> Tensor:
         """Records what multipliers or points settle; bool [O] of what is left."""
         import torch
 
         place = (which[0], which[1])
-        rounded = torch.round(state / GRID) * GRID
+        rounded = torch.round(state.double() / GRID) * GRID
         proved = self._refuted(which, rounded)
         self.proved[place] = proved
         self.multipliers[place[0][proved], place[1][proved]] = rounded[proved]
@@ -290,8 +316,7 @@ class _Descent:
         premise = moved @ self.premise.T + self.premise_offsets
         met = (premise > self._share * self._premise_reach[which[0]] + self._floor).all(1)
         good = met & (values > self._share * self._own_reach[place] + self._floor) & ~proved
-        self.violated[place] = good
-        self.points[place[0][good], place[1][good]] = moved[good]
+        self._keep((place[0][good], place[1][good]), moved[good])
         left: Tensor = ~(proved | good)
         return left
 

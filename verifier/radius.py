@@ -8,7 +8,7 @@ such γ over all ways to violate the formula is γ*.
 
 That search is in floating point and proves nothing. What is reported are two ordinary verdicts,
 at a decimal just below γ* (a proof with its certificate) and just above it (a counterexample). For
-ReLU heads and ``has`` such verdicts are bisected.
+logits of ReLU heads and for ``has`` such verdicts are bisected.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -268,7 +268,7 @@ class ScaleSearch:
         query = replace(self.query, spec=spec)
         target = query.violation
         found = literals(target)
-        if query.cones or not self.space.head.is_affine:
+        if query.cones or not query.is_affine:
             return None
         places = {literal: place for place, literal in enumerate(found)}
         for literal in found:
@@ -296,7 +296,7 @@ class ScaleSearch:
         """The literal's row over the parameters of scale 1."""
         if not isinstance(literal, Halfspace) or literal in self._places:
             return
-        weights, constant = self.query.region.pull(*self.space.row(literal))
+        weights, constant = self.query.region.pull(*self.space.row_over_z(literal))
         values = weights.floats()
         size = max(float(np.abs(values).sum()), abs(float(constant)))
         self._places[literal] = len(self._rows)

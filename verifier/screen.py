@@ -8,8 +8,9 @@ All numbers are float64 with a rigorous error bound (`conspec.encodings.rounding
 settled here is settled for the exact real-number functions.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
@@ -20,6 +21,8 @@ from conspec.encodings.regions import Box, ConvexRegion
 from conspec.encodings.rounding import TINY, Bools, Floats, gamma, row_bounds
 from conspec.encodings.scores import ScoreSpace
 from conspec.specs.rewrite import All, Cone, Count, Halfspace, Literal, Nnf, Some, literals
+from conspec.verifier.certificate import Lemma, Term
+from conspec.verifier.device import Device
 
 TRUE: Nnf = All(())
 FALSE: Nnf = Some(())
@@ -127,8 +130,13 @@ class Ranges:
         return always
 
 
-def ranges_of(space: ScoreSpace, rows: Rows, regions: Sequence[ConvexRegion]) -> Ranges:
-    """The rows' ranges over regions that are not empty."""
+def ranges_of(
+    space: ScoreSpace, rows: Rows, regions: Sequence[ConvexRegion], device: Device | None = None
+) -> Ranges:
+    """The rows' ranges over regions that are not empty, computed on the device if one is given.
+
+    Regions that are images of a ball, a simplex or another cube are always bounded by numpy.
+    """
     if space.head.is_affine and not all(isinstance(region, Box) for region in regions):
         errors = (rows.errors, rows.constant_errors)
         found = [region.bounds(rows.rows, rows.constants, errors) for region in regions]
@@ -137,8 +145,15 @@ def ranges_of(space: ScoreSpace, rows: Rows, regions: Sequence[ConvexRegion]) ->
     lower = np.stack([low for low, _ in boxes])
     upper = np.stack([high for _, high in boxes])
     errors = (rows.errors, rows.constant_errors)
-    low, high = row_bounds(rows.rows, rows.constants, errors, lower, upper)
+    bounded = device.row_bounds if device else row_bounds
+    low, high = bounded(rows.rows, rows.constants, errors, lower, upper)
     return Ranges(rows, low, high)
+
+
+def single_lemmas(known: Sequence[Literal], never: Collection[Literal]) -> list[Lemma]:
+    """Lemmas of one literal each: those of ``known`` that are false on the whole region."""
+    numbers = [number for number, literal in enumerate(known) if literal in never]
+    return [Lemma((Term(number, Fraction(1)),)) for number in numbers]
 
 
 def impossible(nnf: Nnf, ranges: Ranges) -> Bools:

@@ -10,6 +10,8 @@ the floating-point arithmetic paid for (float32 or float64, reduced modes off).
 from dataclasses import dataclass
 from typing import Any
 
+from conspec.encodings.rounding import full_precision
+
 Tensor = Any  # torch.Tensor; torch is imported when first used
 CHUNK = 8192
 """Pairs in one matrix product; it bounds the memory, whatever the number of pairs."""
@@ -51,10 +53,7 @@ def weakest_pairs(
     unit = torch.finfo(rows.dtype).eps / 2
     share = (length + 8) * unit / (1 - (length + 8) * unit)
     tiny = torch.finfo(rows.dtype).tiny * length
-    modes = (torch.backends.cuda.matmul.allow_tf32, torch.get_float32_matmul_precision())
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.set_float32_matmul_precision("highest")
-    try:
+    with full_precision():
         scores = rows @ means.T + offsets[:, None]
         rooms = share * (rows.abs() @ means.abs().T + offsets.abs()[:, None]) + tiny
         keeper = _Keeper(len(means), count, rows)
@@ -66,10 +65,7 @@ def weakest_pairs(
             support.mul_(1 + 2 * share).add_(tiny)
             scale = bound.clamp_min_(0).div_(support).mul_(1 - 8 * unit)
             keeper.offer(scale, positive, first, second)
-        return keeper.result()
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = modes[0]
-        torch.set_float32_matmul_precision(modes[1])
+    return keeper.result()
 
 
 def _pair_chunks(size: int, device: Any) -> Any:
