@@ -157,7 +157,9 @@ class Image:
             reach = (np.abs(rows) + errors[0]) @ np.abs(center) + np.abs(constants)
             shift = errors[0] @ np.abs(center) + errors[1] + gamma(length) * reach + tiny[:, 0]
             wider = 1.0 + gamma(2 * length)
-        return pulled, moved, (off * wider + length * TINY, shift * wider + length * TINY)
+            # Products that vanish are off by up to TINY before they are scaled.
+            off = off * wider + length * TINY * (1.0 + scale)
+        return pulled, moved, (off, shift * wider + length * TINY)
 
     def bounds(
         self, rows: Floats, constants: Floats, errors: tuple[Floats, Floats]
@@ -235,6 +237,17 @@ class Image:
         near: Bools = residual <= NEAR * (1.0 + np.abs(wide).max(axis=1))
         return near & (size <= 1.0 + NEAR)
 
+    def contains(self, point: Vector) -> bool:
+        """Whether an exact point lies in the region, border included; exactly.
+
+        Raises:
+            Undecided: the point is so near to the border of a region of hundreds of dimensions
+                that only a very long computation could tell (``conspec.encodings.membership``).
+        """
+        from conspec.encodings.membership import image_contains  # which is built on this file
+
+        return image_contains(self, point)
+
     def _in_hull(self, point: Floats) -> bool:
         """Whether a point is a convex combination of the samples (one LP)."""
         from scipy.optimize import linprog
@@ -261,7 +274,9 @@ class Image:
         return bool(answer.status == 0)
 
     def scaled(self, factor: Fraction) -> "Image":
-        """The region scaled about its centre."""
+        """The region scaled about its centre by a factor of 0 or more."""
+        if factor < 0:
+            raise BadRegion(f"a region scaled by {factor}; the factor must not be negative")
         return Image(self.center, self.generators, self.scale * factor, self.shape)
 
     def sample(self, count: int, seed: int) -> Floats:

@@ -173,6 +173,12 @@ class Box:
         )
         return Vector(tops, scale * bottom)
 
+    def scaled(self, factor: Fraction) -> "Box":
+        """The box scaled about its centre by a factor of 0 or more."""
+        if factor < 0:
+            raise BadRegion(f"a region scaled by {factor}; the factor must not be negative")
+        return scaled_box(self.center, self.radius, factor, nonnegative=False)
+
     def sample(self, count: int, seed: int) -> NDArray[np.float64]:
         """Points [count, n] uniform in the box, up to rounding of its bounds."""
         lower, upper = self.outer

@@ -15,9 +15,9 @@ are done about that, none of which gives up exactness:
 
 from collections.abc import Sequence
 from fractions import Fraction
-from math import isqrt
 from typing import TYPE_CHECKING, Any
 
+from conspec.encodings.constraints import tangent
 from conspec.encodings.exact import Vector, vector
 from conspec.encodings.images import Shape
 from conspec.encodings.query import fold
@@ -155,11 +155,9 @@ class SmtSession:
         square = sum(top * top for top in tops)
         if self._region.shape is not Shape.BALL or square <= bottom**2:
             return False
-        length = Fraction(isqrt(square), bottom)
-        unit = [round(Fraction(top, bottom) / length * 2**16) for top in tops]
-        # u·t ≤ ‖u‖ for all t of the ball, with the norm rounded up.
-        limit = isqrt(sum(value * value for value in unit)) + 1
-        self._solver.add(self._sum([Fraction(v) for v in unit], self._parameters) <= limit)
+        found = tangent(parameters)
+        limit = self._rational(found.bound)
+        self._solver.add(self._sum(found.row.fractions(), self._parameters) <= limit)
         return True
 
 

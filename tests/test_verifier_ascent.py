@@ -8,9 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from conspec.encodings.exact import vector
 from conspec.encodings.images import Image, Shape
 from conspec.encodings.query import Query
-from conspec.encodings.regions import Box
+from conspec.encodings.regions import Box, ConvexRegion
 from conspec.specs.errors import BadUsage
 from conspec.specs.rewrite import All, Halfspace, Literal, Nnf, Some, literals
 from conspec.verifier.batch import Screened, screen
@@ -50,11 +51,10 @@ def impossible(query: Query, terms: list[tuple[Literal, Fraction]]) -> bool:
         constant += factor * shift
         strict |= literal.strict
     lower, upper = query.region.outer
+    ends = [(Fraction(low), Fraction(high)) for low, high in zip(lower, upper, strict=True)]
     if isinstance(query.region, Box) and query.space.head.is_affine:
-        pairs = zip(query.region.lower.fractions(), query.region.upper.fractions(), strict=True)
-    else:
-        pairs = ((Fraction(a), Fraction(b)) for a, b in zip(lower, upper, strict=True))
-    ends = list(pairs)
+        box = query.region
+        ends = list(zip(box.lower.fractions(), box.upper.fractions(), strict=True))
     highest = constant + sum(max(total[i] * low, total[i] * up) for i, (low, up) in enumerate(ends))
     return highest < 0 or (strict and highest == 0)
 
@@ -190,10 +190,11 @@ def test_short_multipliers() -> None:
 
 def test_many_regions_and_formulas_at_once_are_as_one_by_one() -> None:
     boxes = [spaces.box_of([0, 0], [width, 1]) for width in ("0.4", "0.8", "1", "2")]
-    image = Image(spaces.vector([0, 0]), np.eye(2), Fraction(1), Shape.BALL)
+    image = Image(vector([0, 0]), np.eye(2), Fraction(1), Shape.BALL)
+    regions: list[ConvexRegion] = [*boxes, image]
     queries = [
         replace(triangle(offset), region=region)
-        for region in (*boxes, image)
+        for region in regions
         for offset in ("0.3", "0.49", "0.51", "0.9")
     ]
     together = screen(queries, points=False, ascent=True)

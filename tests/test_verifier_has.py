@@ -146,7 +146,7 @@ def test_no_verdict_contradicts_z3_or_a_point() -> None:
         match verdict:
             case Violated(witness):
                 point = witness.point.fractions()
-                assert query.region.contains(witness.point)  # type: ignore[union-attr]
+                assert query.region.contains(witness.point)
                 assert not true_at(space, body, point)
             case Proved():
                 assert all(true_at(space, body, point) for point in grid(query.region, 4))  # type: ignore[arg-type]
@@ -303,7 +303,7 @@ def test_contested_boxes_are_split_until_decided() -> None:
                 assert certificate is not None
                 pieces.append(leaves(certificate.parts[0]))
             case Violated(witness):
-                assert query.region.contains(witness.point)  # type: ignore[union-attr]
+                assert query.region.contains(witness.point)
                 assert not true_at(query.space, query.spec.body, witness.point.fractions())
             case Unknown():
                 undecided += 1

@@ -54,7 +54,10 @@ def branches(nnf: Nnf) -> list[Branch] | None:
                 found = [(*first, *second) for first in found for second in part]
         return found if len(found) <= BRANCHES else None
 
-    return fold(nnf, lambda literal: [(literal,)], join)
+    def leaf(literal: Literal) -> list[Branch] | None:
+        return [(literal,)]
+
+    return fold(nnf, leaf, join)
 
 
 def combined(rows: Rows, multipliers: Floats) -> tuple[Floats, Floats, tuple[Floats, Floats]]:
