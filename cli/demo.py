@@ -11,6 +11,7 @@ from conspec.cli.check import opened, recheck, said
 from conspec.cli.console import console, progress, show
 from conspec.cli.exits import Exit
 from conspec.cli.inputs import parse_suite
+from conspec.cli.journal import write_lines
 from conspec.cli.lens import show_lens
 from conspec.cli.output import Findings, show_results, write_folder
 from conspec.cli.radius import Measured, measure, scalable, show_radii, write_heat_map
@@ -21,6 +22,7 @@ from conspec.specs.printer import to_text
 
 if TYPE_CHECKING:
     from conspec.lens.bundle import Lens
+    from conspec.verifier.estimates import Estimate
 
 GAMMA = "0.3"
 SHEETS = 16
@@ -49,13 +51,16 @@ def demo(
     measured, notes = _measured(suite, lens, results)
     records, spans = found.records, measured.spans
     by_text = {to_text(span.spec): span for span in spans}
-    show_results(records[: len(written.specs)], every=True, regions=False, spans=by_text)
+    estimates = _estimated(suite, lens, out / "estimates.jsonl")
+    own = records[: len(written.specs)]
+    show_results(own, every=True, regions=False, spans=by_text, estimates=estimates)
     _heading("All of them, with those generated from the table of relevant concepts")
     show_results(records, every=False)
     generated = [span for span in spans if span.spec not in written.specs]
     show_radii(generated, every=False)
     picture = write_heat_map(out, generated, "Emoji-10: how far relevant concepts are stronger")
-    findings = Findings("Emoji-10: what the classifier sees", records, lens, notes, spans, picture)
+    title = "Emoji-10: what the classifier sees"
+    findings = Findings(title, records, lens, notes, spans, picture, estimates)
     with_pictures = write_folder(out, findings, SHEETS)
     _heading("3. Checking every verdict again, in exact arithmetic and without a solver")
     checked = recheck(results, opened(out / "lens"))
@@ -86,14 +91,23 @@ def _measured(suite: Suite, lens: "Lens", results: Path) -> tuple[Measured, list
     ]
 
 
+def _estimated(suite: Suite, lens: "Lens", path: Path) -> "dict[str, Estimate]":
+    """Shares of held-out images that satisfy the specs, by the specs' texts; also written."""
+    from conspec.verifier.estimates import estimate_suite, to_json
+
+    found = estimate_suite(suite, lens)
+    write_lines(path, [to_json(one, lens, found.skipped) for one in found.specs])
+    return {to_text(one.spec): one for one in found.specs}
+
+
 def _clear(out: Path) -> None:
     """Make the folder, and forget the results of an earlier demo.
 
     Raises:
         BadUsage: it holds something that is not of a demo.
     """
-    ours = {"lens", "lens.partial", "demo.conspec", "results.jsonl", "report.html"}
-    ours |= {"summary.png", "radius.png", "counterexamples"}
+    ours = {"lens", "lens.partial", "demo.conspec", "results.jsonl", "estimates.jsonl"}
+    ours |= {"report.html", "summary.png", "radius.png", "counterexamples"}
     if out.is_dir() and (strange := sorted({p.name for p in out.iterdir()} - ours)):
         raise BadUsage(f"{out}: holds {strange[0]!r}, which no demo wrote; use another --out")
     out.mkdir(parents=True, exist_ok=True)
@@ -153,6 +167,7 @@ def _farewell(out: Path, written: list[Path], notes: Sequence[str]) -> None:
             f"  conspec check {out / 'results.jsonl'} --lens {out / 'lens'}",
             "   re-establishes all of this\n",
             f"  conspec lens show {out / 'lens'}\n",
+            f"  conspec estimate {out / 'demo.conspec'} --lens {out / 'lens'} --robust l2\n",
             f"  conspec verify {out / 'demo.conspec'} --lens {out / 'lens'} --spec 'birds_*'\n",
             f"  conspec verify {out / 'demo.conspec'} --lens {out / 'lens'} --engine z3\n",
             "  conspec lens build --help   for a model and images of your own",

@@ -5,13 +5,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from conspec.specs.errors import BadFile, BadUsage
 from conspec.specs.formula import ForAll, Probability, Suite
 
 if TYPE_CHECKING:
     from conspec.lens.bundle import Lens
+    from conspec.verifier.probability.shards import Shard
 
 STANDARD_INPUT = "-"
 SHIPPED = {"emoji10": Path(__file__).parents[1] / "lens" / "emoji10" / "bundle"}
@@ -94,19 +95,93 @@ def select(suite: Suite, patterns: Sequence[str]) -> Wanted:
     Raises:
         BadUsage: a pattern matches none, or none is left to be proved.
     """
-    for pattern in patterns:
-        if not any(fnmatchcase(spec.name, pattern) for spec in suite.specs):
-            some = ", ".join(spec.name for spec in suite.specs[:5])
-            raise BadUsage(f"--spec {pattern}: no spec has such a name; there are {some}, …")
-    chosen = [spec for spec in suite.specs if not patterns or _matches(spec.name, patterns)]
+    chosen = select_specs(suite, patterns).specs
     proofs = tuple(spec for spec in chosen if isinstance(spec, ForAll))
     estimates = tuple(spec.name for spec in chosen if isinstance(spec, Probability))
     if not proofs:
         raise BadUsage(
             f"nothing to prove: {', '.join(estimates[:5])} "
-            "asks for a probability, which 'conspec verify' does not estimate"
+            "asks for a probability, which 'conspec estimate' decides"
         )
     return Wanted(Suite(proofs), estimates)
+
+
+def select_specs(suite: Suite, patterns: Sequence[str]) -> Suite:
+    """The specs of either kind whose name matches one of the patterns (all, without patterns).
+
+    Raises:
+        BadUsage: a pattern matches none.
+    """
+    for pattern in patterns:
+        if not any(fnmatchcase(spec.name, pattern) for spec in suite.specs):
+            some = ", ".join(spec.name for spec in suite.specs[:5])
+            raise BadUsage(f"--spec {pattern}: no spec has such a name; there are {some}, …")
+    kept = [spec for spec in suite.specs if not patterns or _matches(spec.name, patterns)]
+    return Suite(tuple(kept))
+
+
+def read_shards(paths: Sequence[Path], dimension: int, classes: int) -> "list[Shard]":
+    """Embeddings from files, memory-mapped where the format allows it.
+
+    Args:
+        paths: ``.npy`` of embeddings [N, n], or ``.safetensors`` with ``z`` [N, n] and, if it is
+            known, ``label`` [N], the numbers of the classes.
+        dimension: the n of the bundle.
+        classes: how many there are; a negative label is an unknown class.
+
+    Raises:
+        BadFile: a file cannot be read, or holds something else.
+    """
+    import numpy as np
+
+    from conspec.verifier.probability.shards import Shard
+
+    shards = []
+    for path in paths:
+        arrays = _arrays(path)
+        z, label = arrays["z"], arrays.get("label")
+        if z.dtype not in (np.float16, np.float32, np.float64):
+            raise BadFile(f"{path}: embeddings must be float16, float32 or float64, not {z.dtype}")
+        if label is not None and label.dtype.kind not in "iu":
+            raise BadFile(f"{path}: labels must be whole numbers, not {label.dtype}")
+        try:
+            shard = Shard(z, label)
+        except BadUsage as error:
+            raise BadFile(f"{path}: {error}") from error
+        if label is not None and label.size and label.max() >= classes:
+            raise BadFile(
+                f"{path}: label {label.max()}, but the bundle's {classes} classes are numbered "
+                "from 0"
+            )
+        if shard.embeddings.shape[1] != dimension:
+            raise BadFile(
+                f"{path}: embeddings of {shard.embeddings.shape[1]} entries; those of the bundle "
+                f"have {dimension}"
+            )
+        shards.append(shard)
+    return shards
+
+
+def _arrays(path: Path) -> "dict[str, Any]":
+    """The arrays ``z`` and, perhaps, ``label`` of a file."""
+    import numpy as np
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    if path.suffix not in (".npy", ".safetensors"):
+        raise BadFile(f"{path}: embeddings are read from .npy and .safetensors files only")
+    try:
+        if path.suffix == ".npy":
+            # Unlike np.load, this reads nothing but .npy, whatever the file holds.
+            return {"z": np.lib.format.open_memmap(path, mode="r")}
+        arrays = load_file(path)
+    except OSError as error:
+        raise BadFile(f"{path}: {error.strerror or error}") from error
+    except (ValueError, EOFError, TypeError, AttributeError, SafetensorError) as error:
+        raise BadFile(f"{path}: no embeddings can be read from it: {error}") from error
+    if "z" not in arrays:
+        raise BadFile(f"{path}: no tensor 'z' in it; there are {', '.join(arrays)}")
+    return {name: arrays[name] for name in ("z", "label") if name in arrays}
 
 
 def _matches(name: str, patterns: Collection[str]) -> bool:

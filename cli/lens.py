@@ -1,4 +1,4 @@
-"""``conspec lens``: build a lens bundle, and look into one."""
+"""``conspec lens``: build a lens bundle, look into one, and compare its model with its VLM."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,12 +9,13 @@ import typer
 from conspec.cli.console import print_json, progress, say, show
 from conspec.cli.groups import group
 from conspec.cli.inputs import open_lens
+from conspec.cli.validate import validate
 
 if TYPE_CHECKING:
     from conspec.lens.bundle import Lens
     from conspec.lens.config import LensConfig
 
-app = group("Build a lens bundle, and look into one.")
+app = group("Build a lens bundle, look into one, and compare its model with its VLM.")
 
 _Text = str | None
 
@@ -246,3 +247,6 @@ def _document(lens: "Lens") -> dict[str, Any]:
         "quality": dict(lens.quality),
         "versions": dict(about.versions),
     }
+
+
+app.command("validate")(validate)

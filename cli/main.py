@@ -13,7 +13,20 @@ from typing import Annotated
 
 import typer
 
-from conspec.cli import check, demo, lens, radius, specs, verify
+from conspec.cli import (
+    check,
+    demo,
+    estimate,
+    heatmap,
+    lens,
+    localize,
+    monitor,
+    radius,
+    repair,
+    rules,
+    specs,
+    verify,
+)
 from conspec.cli.console import say
 from conspec.cli.exits import Exit
 from conspec.cli.groups import show_help
@@ -29,9 +42,15 @@ app = typer.Typer(
 )
 app.command("verify")(verify.verify)
 app.command("radius")(radius.radius)
+app.command("estimate")(estimate.estimate)
 app.command("check")(check.check)
+app.command("heatmap")(heatmap.heatmap)
+app.command("localize")(localize.localize)
+app.command("repair")(repair.repair)
 app.command("demo")(demo.demo)
 app.add_typer(lens.app, name="lens")
+app.add_typer(monitor.app, name="monitor")
+app.add_typer(rules.app, name="rules")
 app.add_typer(specs.app, name="specs")
 
 

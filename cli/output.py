@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from conspec.lens.bundle import Lens
     from conspec.report.radii import Span
     from conspec.report.records import Record
+    from conspec.verifier.estimates import Estimate
 
 EVERY_SPEC = 40
 """Up to so many specs, each is shown without being asked for."""
@@ -30,6 +31,7 @@ class Findings:
         notes: sentences a reader must know.
         spans: how far specs hold, where that was measured.
         heat_map: a picture of that and its caption.
+        estimates: shares of images that satisfy specs, by the specs' texts.
     """
 
     title: str
@@ -38,6 +40,7 @@ class Findings:
     notes: Sequence[str] = ()
     spans: "Sequence[Span]" = ()
     heat_map: tuple[bytes, str] | None = None
+    estimates: "Mapping[str, Estimate]" = field(default_factory=dict)
 
 
 def show_results(
@@ -45,10 +48,12 @@ def show_results(
     every: bool,
     regions: bool = True,
     spans: "Mapping[str, Span] | None" = None,
+    estimates: "Mapping[str, Estimate] | None" = None,
 ) -> None:
     """Print the tables: each spec if ``every``, a row for each region, and the counts.
 
-    With ``spans``, by the specs' texts, the table of specs says how far each holds.
+    With ``spans`` and ``estimates``, by the specs' texts, the table of specs says how far each
+    holds, and of how many images.
     """
     from rich.text import Text
 
@@ -57,7 +62,7 @@ def show_results(
     from conspec.report.tables import region_table, spec_table
 
     if every:
-        show(spec_table(records, spans))
+        show(spec_table(records, spans, estimates))
     if records and regions:
         show(region_table(records))
     total = words.seconds(sum(record.seconds for record in records))
@@ -102,6 +107,7 @@ def write_folder(folder: Path, findings: Findings, sheets: int = SHEETS) -> list
         notes,
         findings.spans,
         findings.heat_map,
+        findings.estimates,
     )
     write_report(files[0], report)
     return files

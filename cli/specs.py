@@ -12,6 +12,16 @@ import typer
 from conspec.cli.comments import with_comments
 from conspec.cli.console import say
 from conspec.cli.groups import group
+from conspec.cli.heatmap import (
+    ConfidenceOption,
+    CorrectionName,
+    CorrectionOption,
+    SourceName,
+    SourceOption,
+    Split,
+    SplitOption,
+    chosen_images,
+)
 from conspec.cli.inputs import STANDARD_INPUT, open_lens, parse_suite, read_suite, read_text
 from conspec.specs.errors import BadFile, BadUsage, UnknownName
 from conspec.specs.formula import ForAll, Suite
@@ -122,6 +132,59 @@ def generate(
     _deliver(suite, output)
 
 
+@app.command("from-heatmap")
+def from_heatmap(
+    lens: Annotated[
+        Path, typer.Option("--lens", metavar="BUNDLE", help="The folder of a lens bundle.")
+    ],
+    gamma: Annotated[
+        str, typer.Option("--gamma", metavar="G", help="Scale of the regions.")
+    ] = SCALE,
+    region: Annotated[
+        str, typer.Option("--region", help="focus, pca_box, zonotope, ellipsoid or hull.")
+    ] = "focus",
+    least: Annotated[
+        float,
+        typer.Option("--least", metavar="D", min=0, max=1, help="Leave out smaller differences."),
+    ] = 0.2,
+    most: Annotated[
+        int | None,
+        typer.Option("--most", metavar="K", min=1, help="So many specs for each class at most."),
+    ] = None,
+    source: SourceOption = SourceName.MODEL,
+    split: SplitOption = Split.HELDOUT,
+    confidence: ConfidenceOption = 0.95,
+    correction: CorrectionOption = CorrectionName.HOLM,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write to FILE.")
+    ] = None,
+) -> None:
+    """Generate a suite from what goes with errors in the images of a bundle.
+
+    Where a concept is above another in most correctly classified images of a class, and more
+    often than by chance in them than in the misclassified ones, the spec says that it is so
+    wherever the model predicts the class. The evidence stands above each spec as a comment.
+    """
+    from conspec.analysis.differences import Correction, differences_of
+    from conspec.analysis.heatmap_specs import mined, significant_cells
+    from conspec.analysis.heatmaps import Source
+
+    if not 0 < confidence < 1:
+        raise BadUsage(f"--confidence {confidence:g}: must lie between 0 and 1")
+    bundle, method = open_lens(lens), Correction(correction.value)
+    images = chosen_images(bundle, split)
+    found = differences_of(bundle, Source(source.value), images, method)
+    cells = significant_cells(found, least, confidence)
+    written = mined(cells, gamma, region, most)
+    head = (
+        f"From the differential heatmaps of {bundle.name} ({bundle.hash[:12]}), scores of the "
+        f"{source.value}, split {split.value}.",
+        f"Fisher's exact test of all cells of all classes, corrected by {correction.value}; "
+        f"intervals of each by itself. Both at confidence {confidence:g}.",
+    )
+    _deliver(written.suite, output, written.text(head))
+
+
 def _load(lens: Path | None) -> "Lens | None":
     return None if lens is None else open_lens(lens)
 
@@ -206,10 +269,11 @@ def _suite(
     return Suite(tuple(specs))
 
 
-def _deliver(suite: Suite, output: Path | None) -> None:
+def _deliver(suite: Suite, output: Path | None, text: str | None = None) -> None:
+    """Print a suite or write it to a file: its text with comments, if there are any."""
     from conspec.specs.printer import to_text
 
-    text = to_text(suite)
+    text = to_text(suite) if text is None else text
     if output is None:
         typer.echo(text, nl=False)
         return

@@ -175,7 +175,10 @@ def _notes(found: Outcome, wanted: Wanted) -> list[str]:
     """What a reader of the results must know besides them."""
     notes = []
     if wanted.estimates:
-        notes.append(f"Not verified, since they ask for a probability: {some(wanted.estimates)}.")
+        notes.append(
+            f"Not verified, since they ask for a probability: {some(wanted.estimates)}; "
+            "conspec estimate decides them."
+        )
     if not found.complete:
         done, total = len(found.lines), len(wanted.proofs.specs)
         notes.append(f"The run was interrupted; {total - done} of {total} specs are missing.")

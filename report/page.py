@@ -15,6 +15,7 @@ from conspec.report.records import Outcome, Record
 from conspec.report.summary import RegionSummary, Tally, by_class, by_region, tally
 from conspec.specs.exact import write_number
 from conspec.specs.printer import to_text
+from conspec.verifier.estimates import Estimate
 
 LONGEST_LIST = 6
 """So many regions, and formulas of a region, are named where the page says what was proved."""
@@ -32,6 +33,7 @@ class Report:
         notes: sentences a reader must know, such as what was left out.
         spans: how far specs hold, where that was measured.
         heat_map: PNG file of a relevance suite's radii, and what it shows in words.
+        estimates: shares of images that satisfy specs, by the specs' texts.
     """
 
     title: str
@@ -41,6 +43,7 @@ class Report:
     notes: Sequence[str] = ()
     spans: Sequence[Span] = ()
     heat_map: tuple[bytes, str] | None = None
+    estimates: Mapping[str, Estimate] = field(default_factory=dict)
 
 
 def write_report(path: Path, report: Report) -> None:
@@ -110,6 +113,7 @@ def _context(report: Report) -> dict[str, Any]:
         "spans": {to_text(span.spec): span for span in report.spans},
         "radius_summary": radii.summary(report.spans),
         "heat_map": report.heat_map,
+        "estimates": report.estimates,
         "total_seconds": sum(record.seconds for record in records),
         "version": _version(),
     }

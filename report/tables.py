@@ -20,6 +20,7 @@ from conspec.report.records import Outcome, Record
 from conspec.report.summary import RegionSummary, Tally, by_region, tally
 from conspec.specs.exact import write_number
 from conspec.specs.printer import to_text
+from conspec.verifier.estimates import Estimate
 
 STYLES = {
     Outcome.PROVED: "green",
@@ -67,12 +68,17 @@ def _coverage(summary: RegionSummary) -> Text:
     return Text(words.coverage(summary.coverage).removesuffix(" held-out"))
 
 
-def spec_table(records: Sequence[Record], spans: Mapping[str, Span] | None = None) -> Table:
+def spec_table(
+    records: Sequence[Record],
+    spans: Mapping[str, Span] | None = None,
+    estimates: Mapping[str, Estimate] | None = None,
+) -> Table:
     """Every spec with what a reader should know, below its region and the region's coverage.
 
     Args:
         records: the verdicts.
         spans: how far specs hold, by the text of the spec; a column if given.
+        estimates: shares of images that satisfy specs, likewise.
     """
     table = Table(
         title="By spec", title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False
@@ -82,6 +88,8 @@ def spec_table(records: Sequence[Record], spans: Mapping[str, Span] | None = Non
     table.add_column("margin", justify="right", no_wrap=True)
     if spans is not None:
         table.add_column("proved up to γ /\nfails from γ", no_wrap=True)
+    if estimates is not None:
+        table.add_column("satisfied by\nheld-out images", no_wrap=True)
     table.add_column("by", no_wrap=True)
     table.add_column("time", justify="right", no_wrap=True)
     for summary in by_region(records):
@@ -92,6 +100,8 @@ def spec_table(records: Sequence[Record], spans: Mapping[str, Span] | None = Non
             row = _spec_row(record)
             if spans is not None:
                 row.insert(3, _span_cell(spans.get(record.text)))
+            if estimates is not None:
+                row.insert(-2, _estimate_cell(estimates.get(record.text)))
             table.add_row(*row)
         table.add_section()
     return table
@@ -109,6 +119,13 @@ def _spec_row(record: Record) -> list[Text]:
         plain(record.decided_by),
         Text(words.seconds(record.seconds), style="dim"),
     ]
+
+
+def _estimate_cell(estimate: Estimate | None) -> Text:
+    """The share of its class's held-out images that satisfy a spec."""
+    if estimate is None:
+        return Text("–", style="dim")
+    return Text(words.satisfaction(estimate).partition(" of ")[0])
 
 
 def _span_cell(span: Span | None) -> Text:

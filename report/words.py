@@ -2,6 +2,7 @@
 
 from conspec.report.records import Counterexample, Outcome, Record, Share
 from conspec.report.summary import Tally
+from conspec.verifier.estimates import Estimate
 
 SYMBOLS = {Outcome.PROVED: "✓", Outcome.VIOLATED: "✗", Outcome.UNKNOWN: "?"}
 
@@ -35,6 +36,15 @@ def coverage(share: Share | None) -> str:
         return "no held-out images"
     interval = f"[{percent(share.lower)}, {percent(share.upper)}]"
     return f"{percent(share.point)} % {interval} of {share.n} held-out"
+
+
+def satisfaction(estimate: Estimate) -> str:
+    """A share of images with its interval, for instance ``97 % [89, 99.6] of 64 mammal``."""
+    if estimate.share is None:
+        return f"no images of {estimate.population}"
+    interval = f"[{percent(estimate.lower)}, {percent(estimate.upper)}]"
+    whose = "" if estimate.population == "all" else f" {estimate.population}"
+    return f"{percent(estimate.share)} % {interval} of {estimate.total}{whose}"
 
 
 def margin(record: Record) -> str:

@@ -25,6 +25,9 @@ _OBJECTS = ("coverage", "counterexample")
 _COMMANDS = (
     *(("verify",), ("radius",), ("check",), ("demo",), ("lens", "build"), ("lens", "show")),
     *(("specs", "check"), ("specs", "format"), ("specs", "generate")),
+    *(("heatmap",), ("specs", "from-heatmap")),
+    *(("localize",), ("repair",)),
+    *(("estimate",), ("lens", "validate"), ("monitor", "fit"), ("monitor", "run")),
 )
 
 

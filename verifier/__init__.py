@@ -1,6 +1,7 @@
 """Deciding queries: verdicts, engines, counterexamples.
 
-``verify(query)`` gives the verdict of one query, ``verify_suite(suite, lens)`` results of a suite.
+``verify(query)`` gives the verdict of one query, ``verify_suite(suite, lens)`` results of a suite,
+``radius_suite`` how far its specs hold, ``estimate_suite`` of how many images.
 Importing this package imports no engine: the certificate checker in it must run without them.
 """
 
@@ -9,13 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from conspec.verifier.decide import DEFAULT_LIMITS, ENGINES, Limits, verify, verify_suite
+    from conspec.verifier.estimates import Estimate, Estimates, estimate_suite
     from conspec.verifier.objectives import Objective
+    from conspec.verifier.radius import Radius, radius_suite
     from conspec.verifier.results import Coverage, Result
     from conspec.verifier.verdict import Proved, Reason, Trust, Unknown, Verdict, Violated, Witness
 
 _HOMES = {
     "decide": ("DEFAULT_LIMITS", "ENGINES", "Limits", "verify", "verify_suite"),
+    "estimates": ("Estimate", "Estimates", "estimate_suite"),
     "objectives": ("Objective",),
+    "radius": ("Radius", "radius_suite"),
     "results": ("Coverage", "Result"),
     "verdict": ("Proved", "Reason", "Trust", "Unknown", "Verdict", "Violated", "Witness"),
 }
@@ -24,9 +29,12 @@ __all__ = [
     "DEFAULT_LIMITS",
     "ENGINES",
     "Coverage",
+    "Estimate",
+    "Estimates",
     "Limits",
     "Objective",
     "Proved",
+    "Radius",
     "Reason",
     "Result",
     "Trust",
@@ -34,6 +42,8 @@ __all__ = [
     "Verdict",
     "Violated",
     "Witness",
+    "estimate_suite",
+    "radius_suite",
     "verify",
     "verify_suite",
 ]

@@ -13,6 +13,7 @@ from conspec.encodings.scores import ScoreSpace
 from conspec.lens.bundle import Lens
 from conspec.specs import formula as f
 from conspec.verifier import certificate
+from conspec.verifier.probability.intervals import clopper_pearson as clopper_pearson
 from conspec.verifier.screen import values_at
 from conspec.verifier.verdict import Proved, Unknown, Verdict, Violated, Witness
 
@@ -86,16 +87,6 @@ def coverage_of(
     count, total = int(inside.sum()), len(points)
     lower, upper = clopper_pearson(count, total)
     return Coverage(count / total, lower, upper, total, label or "all")
-
-
-def clopper_pearson(count: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The exact two-sided confidence interval of a proportion (Clopper and Pearson, 1934)."""
-    from scipy.special import betaincinv
-
-    tail = (1.0 - confidence) / 2.0
-    lower = float(betaincinv(count, total - count + 1, tail)) if count else 0.0
-    upper = float(betaincinv(count + 1, total - count, 1.0 - tail)) if count < total else 1.0
-    return lower, upper
 
 
 def _population(expression: f.Region) -> str | None:
