@@ -25,6 +25,8 @@ from conspec.verifier.probability.intervals import clopper_pearson
 LEVEL = Fraction(19, 20)
 _RIDGE = 0.1
 """Of the regression on concept scores, in units of their mean variance."""
+NOISE = 1e-9
+"""Differences of standardised deviations that rounding can make."""
 
 
 class Verdict(StrEnum):
@@ -341,10 +343,10 @@ def _deviations(scores: Floats) -> tuple[Floats, Floats, Floats, Integers]:
         deviations - deviations.mean(axis=0),
         spread,
         out=np.zeros_like(deviations),
-        where=spread > 0,
+        where=spread > NOISE,
     )
     largest = standard.max(axis=1)
-    p_values = (largest[:, None] >= standard[-1]).mean(axis=0)
+    p_values = (largest[:, None] >= standard[-1] - NOISE).mean(axis=0)
     order = np.lexsort((-standard[-1], p_values))
     return deviations[-1], strengths[-1] - strengths.mean(axis=0), p_values, order
 

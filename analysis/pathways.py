@@ -199,7 +199,7 @@ def check_features(layer: LastLayer, z: Array, predicted: Integers) -> None:
     """Refuse features and predictions that the layer cannot have.
 
     Raises:
-        BadUsage: other shapes, a class that does not exist, a NaN or an infinity.
+        BadUsage: other shapes, a class that does not exist, a NaN, an infinity, or near one.
     """
     if z.ndim != 2 or z.shape[1] != layer.width or z.dtype not in (np.float32, np.float64):
         raise BadUsage(
@@ -209,8 +209,13 @@ def check_features(layer: LastLayer, z: Array, predicted: Integers) -> None:
         raise BadUsage(f"{len(z)} images need as many predictions, got {predicted.shape}")
     if ((predicted < 0) | (predicted >= layer.classes)).any():
         raise BadUsage(f"predictions are numbers of classes, from 0 to {layer.classes - 1}")
-    if not all(np.isfinite(z[part]).all() for part in _parts(len(z), _ROWS)):
+    lowest, highest = float(z.min(initial=0.0)), float(z.max(initial=0.0))  # NaN if there is one
+    if not (np.isfinite(lowest) and np.isfinite(highest)):
         raise BadUsage("there is a NaN or an infinity among the features")
+    with np.errstate(over="ignore"):
+        sums = np.abs(layer.weight).max() * max(-lowest, highest) * layer.width
+    if not np.isfinite(sums + np.abs(layer.bias).max()):
+        raise BadUsage("features and weights are so large that logits would overflow")
 
 
 def _parts(count: int, size: int) -> Iterator[slice]:

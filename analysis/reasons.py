@@ -86,7 +86,8 @@ class Reason:
     Attributes:
         kind: abductive or contrastive.
         units: its units, rising.
-        least: no explanation of the kind has fewer units; certain. None if that was not asked.
+        least: no explanation of the kind has fewer units; certain for features and predicates,
+            on the word of z3 for concepts and scores. None if that was not asked.
         minimal: whether no part of it is an explanation; not so only if the verifier left
             something open.
         spec: the statement, proved for an AXp and violated for a CXp.

@@ -16,7 +16,7 @@ from conspec.analysis.rules import Resolution, Rule, RuleSet, Settings
 from conspec.lens.files import read_json
 from conspec.specs.errors import BadFile, BadUsage
 from conspec.specs.exact import read_number
-from conspec.specs.formula import And, Focus, ForAll, Formula, Implies, Or, Predict, Suite
+from conspec.specs.formula import And, Focus, ForAll, Formula, Implies, Predict, Suite
 
 FORMAT = "conspec-rules"
 VERSION = 1
@@ -166,19 +166,6 @@ def conjunction(predicates: Sequence[Predicate]) -> Formula:
 def rule_formula(rules: RuleSet, rule: Rule) -> Formula:
     """``z(3) >= 0.5 and … => predict(x, c)``."""
     return Implies(conjunction(rules.predicates(rule)), Predict(rules.names[rule.label]))
-
-
-def class_formula(rules: RuleSet, label: int) -> Formula:
-    """The disjunction of a class's rules, which implies ``predict(x, c)``.
-
-    Raises:
-        BadUsage: the class has no rule.
-    """
-    parts = tuple(conjunction(rules.predicates(rule)) for rule in rules.of_class(label))
-    if not parts:
-        raise BadUsage(f"{rules.names[label]}: the class has no rule")
-    premise = parts[0] if len(parts) == 1 else Or(parts)
-    return Implies(premise, Predict(rules.names[label]))
 
 
 def rule_name(rules: RuleSet, place: int) -> str:

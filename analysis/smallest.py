@@ -15,7 +15,9 @@ import numpy as np
 
 from conspec.analysis.explanations import LinearQuestion
 from conspec.analysis.hitting_sets import Smallest
+from conspec.encodings.milp import Column, Row
 from conspec.encodings.rounding import Bools, Floats, gamma
+from conspec.verifier.highs import Highs
 
 STRICT = 1e-7
 """What the covering problem demands beyond each need, relatively, so that a tie is no cover."""
@@ -88,21 +90,20 @@ class _Cover:
 
     def proposal(self, seconds: float) -> Bools | None:
         """A small set that covers up to the solver's tolerance."""
-        from scipy.optimize import Bounds, LinearConstraint, milp
-
-        if not len(self.need):
-            return np.zeros(self.costs.shape[1], dtype=bool)
-        scale = np.maximum(self.costs.sum(axis=1), np.finfo(float).tiny)
-        needs = LinearConstraint(self.costs / scale[:, None], self.need / scale + STRICT)
         count = self.costs.shape[1]
-        answer = milp(
-            np.ones(count),
-            constraints=needs,
-            integrality=np.ones(count),
-            bounds=Bounds(0, 1),
-            options={"time_limit": seconds},
+        scale = np.maximum(self.costs.sum(axis=1), np.finfo(float).tiny)
+        shares, needs = self.costs / scale[:, None], self.need / scale + STRICT
+        places = tuple(range(count))
+        model = Highs()
+        model.add_columns([Column(0.0, 1.0, integer=True)] * count)
+        model.add_rows(
+            [
+                Row(float(need), np.inf, places, share.tolist())
+                for share, need in zip(shares, needs, strict=True)
+            ]
         )
-        return None if answer.x is None else np.asarray(answer.x > 0.5)
+        point = model.maximise([(unit, -1.0) for unit in places], seconds).point
+        return None if point is None else np.asarray(point > 0.5)
 
     def proved(self, question: LinearQuestion, best: Bools, end: float) -> Smallest:
         """The best set known at the end, and a bound below which there is none.

@@ -11,6 +11,7 @@ import typer
 from conspec.cli.console import print_json, say, show, warn
 from conspec.cli.groups import group
 from conspec.cli.inputs import STANDARD_INPUT, open_lens
+from conspec.cli.monitor_prove import prove
 from conspec.cli.monitor_run import run_bundle, run_file, run_lines, say_out, show_rates
 from conspec.cli.verify import JsonOption, LensOption, some
 from conspec.specs.errors import BadUsage
@@ -236,3 +237,6 @@ def run(
         run_lines(saved, Drift(saved.edge, drift_alarm))
     else:
         run_file(saved, Path(str(embeddings)), Drift(saved.edge, drift_alarm), as_json)
+
+
+app.command("prove")(prove)

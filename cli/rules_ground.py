@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from enum import StrEnum
+from itertools import count as numbers
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -222,10 +223,14 @@ def write_strips(
     from conspec.report.grounding import strip
 
     folder.mkdir(parents=True, exist_ok=True)
+    taken: set[str] = set()
     for scene, each in zip(scenes, found, strict=True):
-        stem = re.sub(r"\W+", "-", Path(each.image).stem or each.image).strip("-")
+        stem = re.sub(r"\W+", "-", each.image).strip("-").casefold()
         sign = "" if each.predicate.sign > 0 else "-"
-        place = folder / f"{stem}-z{sign}{each.predicate.feature}.png"
+        stem = f"{stem}-z{sign}{each.predicate.feature}"
+        number = next(n for n in numbers(1) if f"{stem}{n}" not in taken)
+        taken.add(f"{stem}{number}")
+        place = folder / f"{stem}{f'-{number}' if number > 1 else ''}.png"
         strip(scene, each, names).quantize(256).save(place, optimize=True)
     say(f"{folder}: wrote {len(found)} {'picture' if len(found) == 1 else 'pictures'}")
 

@@ -319,6 +319,7 @@ def _coverage(result: "Result") -> str:
 
 
 def _document(findings: Findings) -> dict[str, Any]:
+    from conspec.specs.exact import write_number
     from conspec.specs.printer import to_text
 
     rows = []
@@ -337,8 +338,8 @@ def _document(findings: Findings) -> dict[str, Any]:
         if findings.radii is not None:
             radius = findings.radii[place]
             row["radius"] = {
-                "proved_up_to": None if radius.lower is None else str(radius.lower),
-                "fails_from": None if radius.upper is None else str(radius.upper),
+                "proved_up_to": None if radius.lower is None else write_number(radius.lower),
+                "fails_from": None if radius.upper is None else write_number(radius.upper),
             }
         rows.append(row)
     regions = [

@@ -320,18 +320,21 @@ def _reason(asked: Asked, answer: Answer, reason: "Reason", place: int) -> str:
         text = f"Sufficient for {label}, {count}: {chosen}."
     else:
         text = f"{label} is lost if these may change, {count}: {chosen}{_rival(asked, result)}."
-    notes = [_size(reason), _certainty(result)]
+    notes = [_size(asked, reason), _certainty(result)]
     if asked.kind is KindName.AXP and result is not None:
         applied, total = answer.applies[place]
         notes.append(f"Applies to {applied} of {total} held-out images.")
     return "\n".join([text, " ".join(notes)])
 
 
-def _size(reason: "Reason") -> str:
+def _size(asked: Asked, reason: "Reason") -> str:
+    """How small it is, and what is known of smaller ones."""
+    by_z3 = asked.units in (UnitName.CONCEPTS, UnitName.SCORES) and reason.units
+    source = ", on the word of z3" if by_z3 else ""
     if reason.least == len(reason.units):
-        return "None has fewer units."
+        return f"None has fewer units{source}."
     if reason.least is not None:
-        return f"None has fewer than {reason.least} units."
+        return f"None has fewer than {reason.least} units{source}."
     if not reason.minimal:
         return "Perhaps a part of it would do: the verifier left something open."
     return "No part of it would do."

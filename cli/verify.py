@@ -176,7 +176,7 @@ def _notes(found: Outcome, wanted: Wanted) -> list[str]:
     notes = []
     if wanted.estimates:
         notes.append(
-            f"Not verified, since they ask for a probability: {some(wanted.estimates)}; "
+            f"Not verified, since they ask for a probability: {some(wanted.estimates)}. "
             "conspec estimate decides them."
         )
     if not found.complete:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from conspec.lens.bundle import Lens
 from conspec.report import facts, radii, words
@@ -15,7 +15,9 @@ from conspec.report.records import Outcome, Record
 from conspec.report.summary import RegionSummary, Tally, by_class, by_region, tally
 from conspec.specs.exact import write_number
 from conspec.specs.printer import to_text
-from conspec.verifier.estimates import Estimate
+
+if TYPE_CHECKING:
+    from conspec.verifier.estimates import Estimate
 
 LONGEST_LIST = 6
 """So many regions, and formulas of a region, are named where the page says what was proved."""
@@ -43,7 +45,7 @@ class Report:
     notes: Sequence[str] = ()
     spans: Sequence[Span] = ()
     heat_map: tuple[bytes, str] | None = None
-    estimates: Mapping[str, Estimate] = field(default_factory=dict)
+    estimates: "Mapping[str, Estimate]" = field(default_factory=dict)
 
 
 def write_report(path: Path, report: Report) -> None:

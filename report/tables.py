@@ -1,6 +1,7 @@
 """Rich tables of results. Names are shown as texts, never read as markup."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -20,7 +21,9 @@ from conspec.report.records import Outcome, Record
 from conspec.report.summary import RegionSummary, Tally, by_region, tally
 from conspec.specs.exact import write_number
 from conspec.specs.printer import to_text
-from conspec.verifier.estimates import Estimate
+
+if TYPE_CHECKING:
+    from conspec.verifier.estimates import Estimate
 
 STYLES = {
     Outcome.PROVED: "green",
@@ -71,7 +74,7 @@ def _coverage(summary: RegionSummary) -> Text:
 def spec_table(
     records: Sequence[Record],
     spans: Mapping[str, Span] | None = None,
-    estimates: Mapping[str, Estimate] | None = None,
+    estimates: "Mapping[str, Estimate] | None" = None,
 ) -> Table:
     """Every spec with what a reader should know, below its region and the region's coverage.
 
@@ -121,7 +124,7 @@ def _spec_row(record: Record) -> list[Text]:
     ]
 
 
-def _estimate_cell(estimate: Estimate | None) -> Text:
+def _estimate_cell(estimate: "Estimate | None") -> Text:
     """The share of its class's held-out images that satisfy a spec."""
     if estimate is None:
         return Text("–", style="dim")

@@ -1,8 +1,12 @@
 """How numbers, coverages and verdicts are said; the same in the terminal, HTML and pictures."""
 
+from typing import TYPE_CHECKING
+
 from conspec.report.records import Counterexample, Outcome, Record, Share
 from conspec.report.summary import Tally
-from conspec.verifier.estimates import Estimate
+
+if TYPE_CHECKING:  # `conspec check` reads this file, and no engine may take part in it
+    from conspec.verifier.estimates import Estimate
 
 SYMBOLS = {Outcome.PROVED: "✓", Outcome.VIOLATED: "✗", Outcome.UNKNOWN: "?"}
 
@@ -38,7 +42,7 @@ def coverage(share: Share | None) -> str:
     return f"{percent(share.point)} % {interval} of {share.n} held-out"
 
 
-def satisfaction(estimate: Estimate) -> str:
+def satisfaction(estimate: "Estimate") -> str:
     """A share of images with its interval, for instance ``97 % [89, 99.6] of 64 mammal``."""
     if estimate.share is None:
         return f"no images of {estimate.population}"

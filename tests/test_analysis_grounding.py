@@ -286,15 +286,16 @@ def test_a_transformer_is_looked_at_through_its_tokens() -> None:
     before = encoder.features(encoder.inputs(image[None]))
     found = masked(encoder, image)
     assert found.maps.shape == (64, 32, 32)
-    assert grad_cam(encoder, image, 0, 1).shape == (32, 32)
-    # Looking through the tokens changes nothing, the class token included.
-    with torch.no_grad():
-        norm = vit.blocks[5].norm1
-        seen: list[Any] = []
-        hook = norm.register_forward_hook(lambda _m, _i, out: seen.append(out))
-        vit(encoder.inputs(image[None]))
-        hook.remove()
-    tokens = seen[0][0, 1:].T.reshape(64, 4, 4)
+    # Without looking through the tokens as a square: the formula on the norm's own output.
+    seen: list[Any] = []
+    hook = vit.blocks[5].norm1.register_forward_hook(lambda _m, _i, out: seen.append(out))
+    z = encoder.differentiable(encoder.inputs(image[None]))
+    hook.remove()
+    (gradient,) = torch.autograd.grad(z[0, 7], seen[0])
+    heat = (gradient[0, 1:].mean(0) * seen[0][0, 1:].detach()).sum(1).relu().reshape(1, 1, 4, 4)
+    grown = nn.functional.interpolate(heat, (32, 32), mode="bilinear", align_corners=True)
+    assert np.allclose(grad_cam(encoder, image, 7, 1), grown[0, 0], atol=1e-6)
+    tokens = seen[0][0, 1:].detach().T.reshape(64, 4, 4)
     assert np.allclose(found.maps[:, 0, 0], tokens[:, 0, 0], atol=1e-6)
     assert np.allclose(found.maps[:, 31, 0], tokens[:, 3, 0], atol=1e-6)
     assert (encoder.features(encoder.inputs(image[None])) == before).all()
@@ -354,6 +355,8 @@ def test_controls_stand_beside_proposals(grounded: dict[Fill, list[Grounding]]) 
             assert (ours.stage, ours.cutoff) == (theirs.stage, theirs.cutoff)
             assert len(theirs.region) == bool(ours.region)
             assert theirs.area == pytest.approx(ours.area, rel=0.05)
+        random = np.random.default_rng(seed_of("planted", each.image, "red", 0))
+        assert each.random.attempts[0].region == control((PATCH,), SIDE, random)
     places = {each.random.attempts[0].region for each in grounded[Fill.BLUR]}
     assert len(places) > 6  # the name of the picture seeds them
     again = {each.random.attempts[0].region for each in grounded[Fill.MEAN]}
@@ -390,6 +393,10 @@ def test_score_cam_gets_its_turn_when_grad_cam_fails(planted: Encoder) -> None:
     first, second = found.guided.attempts[:11], found.guided.attempts[11:]
     assert {attempt.region for attempt in first} == {()}
     assert {attempt.stage for attempt in second} == {Stage.SCORE_CAM}
+    # The number of a negative feature is that of the feature and the two features' count.
+    random = np.random.default_rng(seed_of("planted", "dark", "dark", 0 + 2))
+    controls = [control(attempt.region, SIDE, random) for attempt in second]
+    assert [attempt.region for attempt in found.random.attempts[11:]] == controls
     assert found.guided.accepted is not None
     assert found.guided.accepted.stage is Stage.SCORE_CAM
     assert found.guided.accepted.margin == pytest.approx(found.fills[Fill.BLUR])
@@ -509,6 +516,10 @@ def test_a_summary_counts() -> None:
         0.5,
     )
     assert (summary.fallback.count, summary.fallback.total) == (0, 2)
+    assert summary.agreed.count == 2
+    doubtful = replace(found[0], fills={**found[0].fills, Fill.NOISE: 0.0})
+    assert not doubtful.agreed
+    assert summarize([doubtful]).fills[Fill.NOISE].count == 0
     assert summary.area == 0.25
     assert summary.area_least is None
     assert summary.tests.guided.lower < 0.5 < summary.tests.guided.upper

@@ -70,7 +70,7 @@ def literal(layer: LastLayer, z: Any, c: int, ahead: int = 0) -> tuple[list[int]
 
 
 @given(cases(), st.integers(0, 3))
-@settings(max_examples=300)
+@settings(deadline=None, max_examples=200)
 def test_pathways_are_those_of_the_definition(case: Case, ahead: int) -> None:
     layer, z, predicted, _ = case
     found = pathways(layer, z, predicted, ahead)
@@ -100,6 +100,18 @@ def test_rows_do_not_depend_on_their_batch(monkeypatch: pytest.MonkeyPatch) -> N
         assert whole.of(row).tolist() == literal(layer, z[row], int(predicted[row]))[0]
 
 
+def test_many_ties_among_many_features() -> None:
+    random = np.random.default_rng(4)
+    layer = LastLayer(random.integers(-1, 2, (5, 300)).astype(float), random.normal(size=5))
+    z = random.integers(-1, 3, (20, 300)).astype(np.float32)
+    predicted = random.integers(0, 5, 20)
+    found = pathways(layer, z, predicted, ahead=250)
+    for row in range(20):
+        wanted, reached = literal(layer, z[row], int(predicted[row]), 250)
+        assert found.of(row).tolist() == wanted
+        assert found.recovered[row] == reached
+
+
 def test_ties_of_features_take_the_higher_number_and_ties_of_classes_the_first() -> None:
     layer = LastLayer(np.array([[1.0, 1, 1], [1, 1, 1]]), np.zeros(2))
     z = np.ones((1, 3), np.float32)
@@ -121,7 +133,7 @@ def test_a_negative_feature_with_a_negative_weight_is_selected_with_its_sign() -
 
 
 @given(st.data(), st.sampled_from([1e-30, 1e-3, 1.0, 1e3, 1e30]))
-@settings(max_examples=100)
+@settings(deadline=None, max_examples=100)
 def test_predictions_are_those_of_float64(data: st.DataObject, scale: float) -> None:
     values = data.draw(st.sampled_from([FEW, MANY]))
     layer = LastLayer(
@@ -152,7 +164,7 @@ def test_predictions_that_float32_would_get_wrong() -> None:
 
 
 @given(cases(), st.integers(0, 2))
-@settings(max_examples=200)
+@settings(deadline=None, max_examples=120)
 def test_thresholds_are_the_extrema_over_source_images(case: Case, ahead: int) -> None:
     layer, z, predicted, label = case
     wanted: dict[tuple[int, int, int], list[float]] = {}
@@ -181,7 +193,7 @@ def test_thresholds_are_the_extrema_over_source_images(case: Case, ahead: int) -
 
 
 @given(cases(), st.fractions(0, Fraction(19, 20), max_denominator=20), st.integers(1, 3))
-@settings(max_examples=150)
+@settings(deadline=None, max_examples=100)
 def test_quantile_thresholds_keep_their_share(case: Case, share: Fraction, least: int) -> None:
     layer, z, predicted, label = case
     tight = fit(layer, z, predicted, label, share, least)
@@ -203,7 +215,7 @@ def test_quantile_thresholds_keep_their_share(case: Case, share: Fraction, least
 
 
 @given(cases())
-@settings(max_examples=50)
+@settings(deadline=None, max_examples=50)
 def test_a_vocabulary_does_not_depend_on_batches(case: Case) -> None:
     layer, z, predicted, label = case
     parts = Fitting(layer)
@@ -214,7 +226,7 @@ def test_a_vocabulary_does_not_depend_on_batches(case: Case) -> None:
 
 
 @given(cases())
-@settings(max_examples=150)
+@settings(deadline=None, max_examples=100)
 def test_an_image_is_explained_by_what_is_selected_known_and_active(case: Case) -> None:
     layer, z, predicted, label = case
     half = len(z) // 2
@@ -244,6 +256,7 @@ def test_an_image_is_explained_by_what_is_selected_known_and_active(case: Case) 
 @example(-float(np.finfo(np.float32).max), -1)
 @example(float(np.finfo(np.float32).smallest_subnormal), 1)
 @example(-0.0, 1)
+@settings(deadline=None)
 def test_a_written_bound_is_the_threshold_for_every_float32(value: float, sign: int) -> None:
     bound = written_bound(value, sign)
     with np.errstate(over="ignore"):
@@ -254,6 +267,7 @@ def test_a_written_bound_is_the_threshold_for_every_float32(value: float, sign: 
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False), st.sampled_from([1, -1]))
+@settings(deadline=None)
 def test_a_written_bound_is_the_threshold_for_every_float64(value: float, sign: int) -> None:
     bound = written_bound(value, sign)
     assert sign * bound <= sign * Fraction(value)
@@ -268,6 +282,7 @@ def test_a_written_bound_is_the_threshold_for_every_float64(value: float, sign: 
 @given(st.floats(-10, 10, width=32), st.floats(-10, 10, width=32), st.sampled_from([1, -1]))
 @example(float(np.float32(0.1)), float(np.float32(0.1)), 1)
 @example(float(np.float32(0.1)), float(np.float32(0.1)), -1)
+@settings(deadline=None)
 def test_the_formula_means_the_predicate(threshold: float, value: float, sign: int) -> None:
     predicate = Predicate(0, 1, sign, threshold, 1)
     z = np.array([[0, value]], np.float32)
@@ -314,6 +329,8 @@ def test_what_is_no_last_layer_is_refused(weight: Any, bias: Any, said: str) -> 
         (np.ones((2, 3)), [0, 2], "from 0 to 1"),
         (np.ones((2, 3)), [-1, 0], "from 0 to 1"),
         (np.full((1, 3), np.inf), [0], "a NaN or an infinity among the features"),
+        (np.array([[0, np.nan, 0]]), [0], "a NaN or an infinity among the features"),
+        (np.full((1, 3), -1e308), [0], "so large that logits would overflow"),
     ],
 )
 def test_bad_features_are_refused(z: Any, predicted: list[int], said: str) -> None:

@@ -17,7 +17,7 @@ from scipy import stats
 from conspec.analysis.names import evidence
 from conspec.analysis.pathways import LastLayer, last_layer, pathways
 from conspec.analysis.predicates import Fitting, Vocabulary, explain
-from conspec.analysis.rule_files import Saved, class_formula, load, save, to_suite
+from conspec.analysis.rule_files import Saved, load, save, to_suite
 from conspec.analysis.rule_statistics import (
     by_class,
     concentration,
@@ -76,7 +76,7 @@ def satisfies(rules: RuleSet, rule: Rule, z: Any) -> bool:
 
 
 @given(st.integers(0, 10_000), st.sampled_from(ALL))
-@settings(max_examples=60)
+@settings(deadline=None, max_examples=60)
 def test_answers_are_those_of_a_search_through_all_rules(seed: int, chosen: Settings) -> None:
     rules, _, predicted, _ = learnt(seed, chosen)
     z = np.round(np.random.default_rng(seed + 1).normal(size=(25, 6)), 1).astype(np.float32)
@@ -108,7 +108,7 @@ def test_answers_are_those_of_a_search_through_all_rules(seed: int, chosen: Sett
 
 
 @given(st.integers(0, 10_000), st.sampled_from(ALL))
-@settings(max_examples=60)
+@settings(deadline=None, max_examples=60)
 def test_rules_are_the_local_ones_of_source_images_pruned(seed: int, chosen: Settings) -> None:
     rules, z, predicted, label = learnt(seed, chosen)
     layer = _layer(seed)
@@ -169,6 +169,7 @@ def test_a_longer_rule_stays_only_if_it_is_more_precise() -> None:
         unique_by=lambda draft: draft[:2],
     )
 )
+@settings(deadline=None)
 def test_pruning_is_that_of_all_pairs(drafts: list[tuple[int, frozenset[int], int, int]]) -> None:
     rules = [Rule(c, tuple(sorted(p)), 1, k + n, k) for c, p, k, n in drafts]
     wanted = [
@@ -185,7 +186,7 @@ def test_pruning_is_that_of_all_pairs(drafts: list[tuple[int, frozenset[int], in
 
 
 @given(st.integers(0, 10_000), st.sampled_from(ALL))
-@settings(max_examples=30)
+@settings(deadline=None, max_examples=30)
 def test_every_source_image_with_a_kept_local_rule_matches_a_rule_of_its_class(
     seed: int, chosen: Settings
 ) -> None:
@@ -210,8 +211,6 @@ def test_rules_of_nothing_say_the_default(tmp_path: Path) -> None:
     saved = Saved(rules, "h", hidden=False)
     save(saved, tmp_path / "r.json")
     assert load(tmp_path / "r.json").rules.rules == ()
-    with pytest.raises(BadUsage, match="truck: the class has no rule"):
-        class_formula(rules, 0)
 
 
 def test_nothing_is_learnt_without_a_correct_image() -> None:
@@ -231,7 +230,7 @@ def test_other_features_are_refused() -> None:
 
 
 @given(st.integers(0, 10_000), st.sampled_from(ALL))
-@settings(max_examples=25)
+@settings(deadline=None, max_examples=25)
 def test_the_suite_means_what_the_rules_do(seed: int, chosen: Settings) -> None:
     rules, z, _, _ = learnt(seed, chosen)
     text = to_text(to_suite(Saved(rules, "h", hidden=False), "0.3"))
@@ -259,11 +258,6 @@ def test_the_suite_means_what_the_rules_do(seed: int, chosen: Settings) -> None:
         np.testing.assert_array_equal(truth(spec.body.premise, batch), matches[:, place])
         scores = Scores({}, {}, embedding=points[0].tolist())
         assert holds(spec.body.premise, scores) == matches[0, place]
-    for label in set(rules.labels.tolist()):
-        whole = class_formula(rules, label)
-        assert isinstance(whole, Implies)
-        any_of = matches[:, rules.labels == label].any(axis=1)
-        np.testing.assert_array_equal(truth(whole.premise, batch), any_of)
 
 
 def test_a_suite_needs_the_embedding_and_a_scale() -> None:
@@ -276,7 +270,7 @@ def test_a_suite_needs_the_embedding_and_a_scale() -> None:
 
 
 @given(st.integers(0, 10_000), st.sampled_from(ALL), st.booleans())
-@settings(max_examples=20)
+@settings(deadline=None, max_examples=20)
 def test_json_is_read_back_as_it_was(
     tmp_path_factory: pytest.TempPathFactory, seed: int, chosen: Settings, hidden: bool
 ) -> None:
@@ -347,7 +341,7 @@ def test_rule_sets_that_cannot_be_are_refused(tmp_path: Path) -> None:
 
 
 @given(st.integers(0, 10_000), st.sampled_from(ALL))
-@settings(max_examples=25)
+@settings(deadline=None, max_examples=25)
 def test_quality_counts_images(seed: int, chosen: Settings) -> None:
     rules, *_ = learnt(seed, chosen)
     random = np.random.default_rng(seed)
@@ -383,7 +377,7 @@ def test_quality_counts_images(seed: int, chosen: Settings) -> None:
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=25)
+@settings(deadline=None, max_examples=25)
 def test_statistics_of_predicates(seed: int) -> None:
     rules, *_ = learnt(seed, ALL[1])
     z = np.random.default_rng(seed).normal(size=(30, 6)).astype(np.float32)

@@ -139,3 +139,14 @@ def test_what_is_missing_or_wrong_is_said(
         Image.new("RGB", (32, 32), (label, 0, 0)).save(file)
     given = ("--lens", str(tiny.root), "--config", str(config), "--images", str(tmp_path / "all"))
     assert "was built with another model" in refused(capsys, "ground", *given)
+
+
+def test_the_page_says_what_was_measured(tmp_path: Path) -> None:
+    from conspec.benchmarks.grounding import rewrite
+
+    docs = Path(__file__).parent.parent / "docs"
+    text = (docs / "grounding.md").read_text(encoding="utf-8")
+    page = tmp_path / "grounding.md"
+    page.write_text(text.replace("97 %", "98 %"), encoding="utf-8")
+    rewrite(page, docs / "grounding")
+    assert page.read_text(encoding="utf-8") == text

@@ -38,20 +38,28 @@ def checked(path: Path, capsys: pytest.CaptureFixture[str], count: int) -> None:
     assert f"{count} re-established, 0 refused" in capsys.readouterr().out
 
 
+@pytest.fixture(scope="module")
+def some_rules(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A file with the rules that stand for many images."""
+    folder = tmp_path_factory.mktemp("rules")
+    assert main(["rules", "extract", *EMOJI, "--support", "8", "--out", str(folder)]) == 0
+    return str(folder / "rules.json")
+
+
 # --- prove -------------------------------------------------------------------------------------
 
 
 def test_rules_are_proved_over_their_classes(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, some_rules: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "rules.jsonl"
-    found = document(capsys, 0, "prove", *EMOJI, "--jsonl", str(path))
+    arguments = ("--rules", some_rules, "--jsonl", str(path))
+    found = document(capsys, 0, "prove", *EMOJI, *arguments)
     rules, regions = found["rules"], found["regions"]
-    assert len(regions) == 10
+    assert len(regions) == len({row["text"].rpartition("⇒")[2] for row in rules}) > 5
     assert {row["verdict"] for row in rules} == {"proved"}
-    assert {row["vacuous"] for row in rules} == {True, False}
     assert all((row["lead"] is None) is row["vacuous"] for row in rules)
-    assert {row["complete"] for row in regions} == {"proved", "violated"}
+    assert {row["complete"] for row in regions} <= {"proved", "violated"}
     checked(path, capsys, len(rules) + 2 * len(regions))
     (spec,) = parse(rules[0]["spec"]).specs
     assert spec.name == rules[0]["rule"] == "rule_1_aircraft"
@@ -62,19 +70,17 @@ def test_a_table_shows_each_rule_when_asked(capsys: pytest.CaptureFixture[str]) 
     found = capsys.readouterr()
     assert "⇒ marine animal" in found.out
     assert "✗ violated" in found.out
-    assert "focus(fruit, gamma=1)" in found.out
+    assert "focus(fruit," in found.out
     assert "of the proofs are vacuous" in found.err
 
 
 def test_rules_of_a_file_break_at_a_radius(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, some_rules: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["rules", "extract", *EMOJI, "--support", "12", "--out", str(tmp_path)]) == 0
-    capsys.readouterr()
     path = tmp_path / "radius.jsonl"
-    arguments = ("--rules", str(tmp_path / "rules.json"), "--radius", "--jsonl", str(path))
+    arguments = ("--rules", some_rules, "--radius", "--jsonl", str(path))
     found = document(capsys, 0, "prove", *EMOJI, "--gamma", "0.2", *arguments)
-    assert 0 < len(found["rules"]) < 40
+    assert 0 < len(found["rules"]) <= 40
     for row in found["rules"]:
         ends = row["radius"]
         assert float(ends["proved_up_to"]) > 0.2
@@ -90,7 +96,7 @@ def test_one_region_for_all_rules(capsys: pytest.CaptureFixture[str]) -> None:
     region = "box(lower=0, upper=0.5)"
     found = document(capsys, 0, "prove", *EMOJI, "--region", region)
     assert [row["region"] for row in found["regions"]] == ["box(0, 0.5)"]
-    assert all(row["vacuous"] for row in found["rules"])
+    assert all(row["vacuous"] and row["lead"] is None for row in found["rules"])
     assert found["regions"][0]["complete"] == "violated"
     assert found["regions"][0]["conflict_free"] == "proved"
 
@@ -203,11 +209,10 @@ def test_hidden_heads_have_certain_reasons_without_specs(
 
 
 def test_bad_input_to_why_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "no image is called 'unicorn'" in refused(capsys, "why", "unicorn", *EMOJI)
+    assert "no image is called 'bicorn'" in refused(capsys, "why", "bicorn", *EMOJI)
     assert "no image 99999" in refused(capsys, "why", "99999", *EMOJI)
     both = ("--gamma", "1", "--region", "focus(bird, gamma=1)")
     assert "give one of them" in refused(capsys, "why", "0", *EMOJI, *both)
     assert "needs a box" in refused(capsys, "why", "0", *EMOJI, "--region", "hull(bird)")
-    assert "unknown class" in refused(
-        capsys, "why", "0", *EMOJI, "--region", "focus(brid, gamma=1)"
-    )
+    assert main(["rules", "why", "0", *EMOJI, "--region", "focus(brid, gamma=1)"]) == 3
+    assert "unknown class 'brid'" in capsys.readouterr().err

@@ -28,6 +28,7 @@ _COMMANDS = (
     *(("heatmap",), ("specs", "from-heatmap")),
     *(("localize",), ("repair",)),
     *(("estimate",), ("lens", "validate"), ("monitor", "fit"), ("monitor", "run")),
+    ("monitor", "prove"),
 )
 
 
