@@ -59,7 +59,7 @@ def smallest_axp(question: LinearQuestion, seconds: float = 10.0) -> Smallest | 
     if not question.sufficient(everything):
         return None
     end = monotonic() + seconds
-    cover = _Cover.of(question)
+    cover = Cover.of(question)
     best = question.smaller_kept(everything)
     proposed = cover.proposal(seconds / 2)
     if proposed is not None and question.sufficient(proposed):
@@ -69,7 +69,7 @@ def smallest_axp(question: LinearQuestion, seconds: float = 10.0) -> Smallest | 
 
 
 @dataclass(frozen=True, eq=False)
-class _Cover:
+class Cover:
     """``Σ costs_k x > need_k`` for every rival k that can win: what sufficient sets satisfy.
 
     Attributes:
@@ -83,9 +83,11 @@ class _Cover:
     room: Floats
 
     @classmethod
-    def of(cls, question: LinearQuestion) -> "_Cover":
-        need = question.costs.sum(axis=0) - question.slack
-        rivals = np.flatnonzero(np.isfinite(need) & (need + question.room >= 0))
+    def of(cls, question: LinearQuestion) -> "Cover":
+        """What sufficient sets satisfy; rivals that need nothing are left out."""
+        total = question.costs.sum(axis=0)
+        need = total - question.slack
+        rivals = np.flatnonzero(np.isfinite(need) & (need + question.room >= 0) & (total > 0))
         return cls(question.costs.T[rivals], need[rivals], question.room[rivals])
 
     def proposal(self, seconds: float) -> Bools | None:
@@ -112,13 +114,13 @@ class _Cover:
         closes when the multipliers of its linear program bound its sets from below by the size of
         the best one, or when even all its units do not suffice.
         """
-        open_branches = [_Branch.root(question.size)]
+        open_branches = [Branch.root(question.size)]
         while open_branches and monotonic() < end:
             branch = open_branches.pop()
             allowed = ~branch.given_up
             if not question.sufficient(allowed):
                 continue
-            bound, values = self._relaxed(branch)
+            bound, values = self.relaxed(branch)
             if bound >= best.sum():
                 continue
             rounded = allowed & (values > 1e-6)
@@ -132,7 +134,7 @@ class _Cover:
         left = [max(branch.bound, int(branch.kept.sum())) for branch in open_branches]
         return Smallest(best, min([int(best.sum()), *left]))
 
-    def _relaxed(self, branch: "_Branch") -> tuple[int, Floats]:
+    def relaxed(self, branch: "Branch") -> tuple[int, Floats]:
         """How many units each sufficient set of a branch has at least, and a fractional cover.
 
         For any multipliers y ≥ 0 and a cover x, ``Σ x > Σ x + y·(need − costs x)``, and the least
@@ -170,7 +172,7 @@ class _Cover:
 
 
 @dataclass(frozen=True, eq=False)
-class _Branch:
+class Branch:
     """Sets that hold all units of one kind and none of the other; at least ``bound`` units."""
 
     kept: Bools
@@ -178,12 +180,13 @@ class _Branch:
     bound: int
 
     @classmethod
-    def root(cls, size: int) -> "_Branch":
+    def root(cls, size: int) -> "Branch":
+        """All sets."""
         return cls(np.zeros(size, dtype=bool), np.zeros(size, dtype=bool), 0)
 
-    def children(self, place: int, bound: int) -> Iterator["_Branch"]:
+    def children(self, place: int, bound: int) -> Iterator["Branch"]:
         """The branch with a unit given up, and with it kept, which is explored first."""
         for side in ("given_up", "kept"):
             kept, given_up = self.kept.copy(), self.given_up.copy()
             (kept if side == "kept" else given_up)[place] = True
-            yield _Branch(kept, given_up, bound)
+            yield Branch(kept, given_up, bound)

@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import combinations, product
 from pathlib import Path
+from time import monotonic
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conspec.analysis.concept_questions import VerifierQuestion, concept_question, ranking_units
+from conspec.analysis.concept_questions import concept_question, ranking_units, score_units
 from conspec.analysis.explanations import LinearHead, LinearQuestion, Units
 from conspec.analysis.hitting_sets import enumerate_explanations, smallest_by_hitting
 from conspec.analysis.image_questions import ExactLayer, embedding_domain, subject_of
@@ -27,7 +28,7 @@ from conspec.analysis.reasons import (
     predicate_case,
     reasons,
 )
-from conspec.analysis.smallest import smallest_axp, smallest_cxp
+from conspec.analysis.smallest import Branch, Cover, smallest_axp, smallest_cxp
 from conspec.encodings.exact import from_array, vector
 from conspec.encodings.network import Affine
 from conspec.encodings.query import queries_of, space_of
@@ -220,6 +221,34 @@ def test_smallest_ones_are_the_smallest(case: Instance) -> None:
             assert hitting.is_smallest
             assert places(hitting.chosen) in own
             assert hitting.lower == min(map(len, own))
+
+
+@settings(deadline=None, max_examples=120)
+@given(st.one_of(instances(), instances(NASTY)))
+def test_the_search_for_a_smallest_one_needs_no_good_start(case: Instance) -> None:
+    """From the worst start it ends at the best, and no bound on its way is too high."""
+    question = case.question
+    everything = np.ones(question.size, dtype=bool)
+    if not question.sufficient(everything):
+        return
+    least = min(map(len, case.minimal(Kind.AXP)))
+    cover = Cover.of(question)
+    for unit in (None, *range(question.size)):
+        branch = Branch.root(question.size)
+        if unit is not None:
+            branch = Branch(np.arange(question.size) == unit, branch.given_up, 0)
+        sizes = [
+            len(chosen | {unit} if unit is not None else chosen)
+            for chosen in subsets(question.size)
+            if case.suffices(chosen | {unit} if unit is not None else chosen)
+        ]
+        assert cover.relaxed(branch)[0] <= min(sizes)
+    found = cover.proved(question, everything, monotonic() + 60)
+    assert found.is_smallest
+    assert found.lower == least
+    assert case.suffices(places(found.chosen))
+    none = cover.proved(question, everything, monotonic())
+    assert none.lower <= least
 
 
 @settings(deadline=None, max_examples=80)
@@ -432,26 +461,35 @@ def test_concepts_of_a_hidden_head_go_through_the_verifier(tmp_path: Path) -> No
 
 
 def test_answers_of_the_verifier_are_kept_and_used_again(lens: Lens) -> None:
-    label = subject_of(ExactLayer.of(lens), 0).label
-    domain = embedding_domain(ExactLayer.of(lens), 0, f.Focus(label, Fraction("1.2")))
-    units = ranking_units(lens, 0)
-    assert len(units) == len(lens.concepts) - 1
+    layer, asked, calls, mixed = ExactLayer.of(lens), 0, 0, 0
+    assert len(ranking_units(lens, 0)) == len(lens.concepts) - 1
+    for image, gamma in product((0, 31, 75), ("0.4", "0.7", "1", "1.6")):
+        label = subject_of(layer, image).label
+        domain = embedding_domain(layer, image, f.Focus(label, Fraction(gamma)))
+        for units in (ranking_units(lens, image), score_units(lens, image)):
+            shared, answers = concept_question(lens, image, domain.region, label, units), set()
+            chance = list(subsets(len(units)))
+            np.random.default_rng(image).shuffle(chance)  # type: ignore[arg-type]  # any sequence
+            for chosen in chance:
+                kept = mask(chosen, len(units))
+                alone = concept_question(lens, image, domain.region, label, units)
+                answers.add(alone.sufficient(kept))
+                assert shared.sufficient(kept) is alone.sufficient(kept)
+                asked += alone.calls
+            before = shared.calls
+            assert shared.sufficient(mask(chance[0], len(units))) in answers
+            assert shared.calls == before
+            calls, mixed = calls + before, mixed + (answers == {True, False})
+    assert mixed >= 1
+    assert calls < asked / 2
 
-    def fresh() -> VerifierQuestion:
-        return concept_question(lens, 0, domain.region, label, units)
 
-    shared, asked = fresh(), 0
-    for chosen in subsets(len(units)):
-        kept, alone = mask(chosen, len(units)), fresh()
-        assert shared.sufficient(kept) is alone.sufficient(kept)
-        asked += alone.calls
-    assert shared.calls < asked
-    before = shared.calls
-    assert shared.sufficient(np.ones(len(units), dtype=bool)) is not None
-    assert shared.calls == before
-    wrong = f.Stronger(units[0].b, units[0].a)
+def test_units_that_do_not_hold_are_refused(lens: Lens) -> None:
+    (first, *_) = ranking_units(lens, 0)
     with pytest.raises(BadUsage, match="does not satisfy"):
-        concept_question(lens, 0, domain.region, label, [wrong])
+        concept_question(
+            lens, 0, f.Focus("truck", Fraction(1)), "truck", [f.Stronger(first.b, first.a)]
+        )
     with pytest.raises(BadUsage, match="are no concepts"):
         concept_case(ExactLayer.of(lens), 0, UnitKind.FEATURES)
 

@@ -22,7 +22,6 @@ from conspec.report.perturbations import survival_figure, survival_rows, surviva
 from conspec.specs.errors import BadUsage
 from tests.bundles import write_tiny
 
-
 TIGHT = replace(PAPER, quantile=Fraction(1, 3))
 
 

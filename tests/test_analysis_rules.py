@@ -324,7 +324,7 @@ def test_rule_sets_that_cannot_be_are_refused(tmp_path: Path) -> None:
     words = rules.vocabulary
     broken = [
         replace(rules, vocabulary=replace(words, sign=0 * words.sign)),
-        replace(rules, vocabulary=replace(words, label=words.label[::-1].copy())),
+        replace(rules, rules=(), vocabulary=replace(words, label=words.label[::-1].copy())),
         replace(rules, vocabulary=replace(words, feature=words.feature + 6)),
         replace(rules, rules=(Rule(0, (len(words),), 1, 1, 1),)),
         replace(rules, rules=(Rule(0, (), 1, 1, 1),)),

@@ -29,6 +29,8 @@ _COMMANDS = (
     *(("localize",), ("repair",)),
     *(("estimate",), ("lens", "validate"), ("monitor", "fit"), ("monitor", "run")),
     ("monitor", "prove"),
+    *(("rules", "extract"), ("rules", "explain"), ("rules", "evaluate"), ("rules", "prove")),
+    *(("rules", "why"), ("rules", "ground"), ("rules", "perturb")),
 )
 
 
