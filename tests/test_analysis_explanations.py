@@ -469,7 +469,7 @@ def test_answers_of_the_verifier_are_kept_and_used_again(lens: Lens) -> None:
         for units in (ranking_units(lens, image), score_units(lens, image)):
             shared, answers = concept_question(lens, image, domain.region, label, units), set()
             chance = list(subsets(len(units)))
-            np.random.default_rng(image).shuffle(chance)  # type: ignore[arg-type]  # any sequence
+            np.random.default_rng(image).shuffle(chance)  # any sequence
             for chosen in chance:
                 kept = mask(chosen, len(units))
                 alone = concept_question(lens, image, domain.region, label, units)

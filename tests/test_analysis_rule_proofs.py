@@ -148,24 +148,29 @@ def test_a_tie_refutes_and_the_next_number_proves(tmp_path: Path) -> None:
     """Logits are z(0), z(1), z(2): over the box [0, 1]³ trucks need z(0) above the others."""
     lens = write_tiny(tmp_path / "tiny")
     region = f.Box((Fraction(0),), (Fraction(1),))
+    bundle = Bundle(lens.root)
 
-    def verdict(*predicates: Predicate) -> object:
+    def vacuous(*predicates: Predicate) -> bool | None:
+        """Whether the rule is vacuous; None if it is refuted. Proofs need no verifier."""
         (proof,) = prove_rules([Claim("rule", "truck", predicates, region)], lens)
-        return proof.result.verdict
+        verdict = proof.result.verdict
+        check_line(to_json(proof.result, lens), bundle)
+        if isinstance(verdict, Violated):
+            return None
+        assert isinstance(verdict, Proved)
+        assert proof.result.decided_by == CLOSED_FORM
+        return verdict.vacuous
 
     half, above = float(np.float32(0.5)), float(np.nextafter(np.float32(0.5), np.float32(1)))
     bounds = (predicate(1, -1, half), predicate(2, -1, half))
-    assert isinstance(verdict(predicate(0, 1, half), *bounds), Violated)
-    assert isinstance(verdict(predicate(0, 1, above), *bounds), Proved)
-    never = verdict(predicate(0, 1, 2.0))
-    assert isinstance(never, Proved)
-    assert never.vacuous
-    crossed = verdict(predicate(0, 1, 0.75), predicate(0, -1, 0.25))
-    assert isinstance(crossed, Proved)
-    assert crossed.vacuous
-    tight = verdict(predicate(0, 1, 0.25), predicate(0, 1, 0.75), *bounds)
-    assert isinstance(tight, Proved)
-    assert tight.vacuous is False
+    assert vacuous(predicate(0, 1, half), *bounds) is None
+    assert vacuous(predicate(0, 1, above), *bounds) is False
+    assert vacuous(predicate(0, 1, 1.0), *bounds) is False  # only the border is left
+    assert vacuous(predicate(0, 1, 2.0)) is True
+    assert vacuous(predicate(0, 1, 0.75), predicate(0, -1, 0.25)) is True
+    assert vacuous(predicate(0, 1, 0.75), predicate(0, -1, 0.75), *bounds) is False
+    for order in ((0.25, 0.75), (0.75, 0.25), (0.75, -1.0)):
+        assert vacuous(*(predicate(0, 1, t) for t in order), *bounds) is False
 
 
 def test_regions_that_are_no_boxes_go_to_the_verifier(lens: Lens) -> None:
