@@ -10,8 +10,8 @@ Synthetic and seeded: 1,000 classes, 100 concepts and 2,048 dimensions, 1,000 sp
   yardsticks of ``torch.matmul``: one float32 product of all scores, and the products that the
   evaluation does (float32 logits; concepts in the format it settled on). Medians.
 * Memory: ``--rows`` float16 embeddings in a file on disk that is read through a memory map. Peak
-  resident memory is the process's ``VmHWM``, interpreter and libraries included; the part that
-  belongs to pages of the file, which the system takes back when it needs them, is told apart.
+  resident memory is the process's ``VmHWM``: interpreter, libraries, and the pages of the file that
+  the system keeps as long as it has room for them.
 """
 
 import argparse
@@ -47,12 +47,16 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=RUNS)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
-    found = {
-        "throughput": throughput(options.runs, options.device),
-        "memory": memory(options.rows, options.device),
+    print(json.dumps(measure(options.rows, options.runs, options.device), indent=1))
+
+
+def measure(rows: int = 100_000, runs: int = RUNS, device: str = "cpu") -> dict[str, Any]:
+    """Throughput and memory."""
+    return {
+        "throughput": throughput(runs, device),
+        "memory": memory(rows, device),
         "machine": describe(),
     }
-    print(json.dumps(found, indent=1))
 
 
 def space() -> ScoreSpace:

@@ -20,6 +20,7 @@ from conspec.cli.rules_prove import (
     TimeoutOption,
     read_region,
     read_scale,
+    word,
 )
 from conspec.cli.run import limits_of
 from conspec.cli.verify import JsonOption, LensOption, results_file
@@ -159,8 +160,7 @@ def why(
         rules, limits,
     )  # fmt: skip
     wanted = [stored_image(basis.lens, name) for name in images]
-    maker = _case_maker(asked)
-    answers = [_answer(asked, maker(image)) for image in wanted]
+    answers = [_answer(asked, case) for case in map(_case_maker(asked), wanted)]
     if path is not None:
         write_lines(path, _lines(answers, asked))
     if as_json:
@@ -219,9 +219,8 @@ def _answer(asked: Asked, case: "Case") -> Answer:
     from conspec.verifier.decide import verify_suite
 
     found = reasons(case, Kind(asked.kind.value), asked.most, asked.smallest)
-    specs = [reason.spec for reason in found.reasons]
-    if found.outcome is Outcome.INSUFFICIENT:
-        specs = [found.whole]
+    fails = found.outcome is Outcome.INSUFFICIENT
+    specs = [found.whole] if fails else [reason.spec for reason in found.reasons]
     written = tuple(spec for spec in specs if spec is not None)
     verdicts = iter(verify_suite(Suite(written), asked.basis.lens, limits=asked.limits))
     results = tuple(None if spec is None else next(verdicts) for spec in specs)
@@ -269,11 +268,9 @@ def _show(asked: Asked, answer: Answer) -> None:
     case, lens = answer.found.case, asked.basis.lens
     head = f"{lens.image_ids[case.image]} ({case.image}): predicted {case.label}"
     parts = [Text(printable(head), style="bold"), Text(printable(_domain(asked, answer)), "dim")]
-    said = _outcome(asked, answer)
-    if said:
-        parts.append(Text(printable(said)))
-    for place, reason in enumerate(answer.found.reasons):
-        parts.append(Text(printable(_reason(asked, answer, reason, place))))
+    said = [_outcome(asked, answer)]
+    said += [_reason(asked, answer, r, place) for place, r in enumerate(answer.found.reasons)]
+    parts += [Text(printable(text)) for text in said if text]
     if asked.most > 1 and answer.found.reasons:
         others = "There are no others." if answer.found.complete else "There may be others."
         parts.append(Text(others))
@@ -371,7 +368,6 @@ def _rival(asked: Asked, result: "Result | None") -> str:
 
 
 def _document(asked: Asked, answer: Answer) -> dict[str, Any]:
-    from conspec.cli.rules_prove import word
     from conspec.specs.printer import to_text
 
     case, lens = answer.found.case, asked.basis.lens
