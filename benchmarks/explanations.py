@@ -1,13 +1,14 @@
 """Times formal explanations of single images: one AXp each, and one CXp.
 
-python -m conspec.benchmarks.explanations [--images N] [--smallest N]
+python -m conspec.benchmarks.explanations [--images N] [--smallest N] [--lens BUNDLE ...]
 
 Heads and embeddings are synthetic and seeded, with 512 features and 10 or 1,000 classes; and the
-shipped bundle emoji10. The domain is the box of the training embeddings (of all, for synthetic
-ones). An image's time holds everything from its embedding on: exact values, the sums, the set. What
-belongs to the head alone (its weights laid out) is done once and not timed. "smallest" is the
-time for an AXp that no other one is smaller than, for a few images, up to 10 s each; "shown" is for
-how many of them that was proved. "load" is how many processes wanted a core meanwhile.
+shipped bundle emoji10, and other bundles that are named. The domain is the box of the training
+embeddings (of all, for synthetic ones). An image's time holds everything from its embedding on:
+exact values, the sums, the set. What belongs to the head alone (its weights laid out) is done once
+and not timed. "smallest" is the time for an AXp that no other one is smaller than, for a few
+images, up to 10 s each; "shown" is for how many of them that was proved. "load" is how many
+processes wanted a core meanwhile.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -59,8 +61,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="How fast are formal explanations?")
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--smallest", type=int, default=5)
+    parser.add_argument("--lens", type=Path, nargs="*", default=[])
     options = parser.parse_args()
-    found = [measure(one, options.images, options.smallest) for one in settings()]
+    chosen = [*settings(), *map(of_lens, options.lens)]
+    found = [measure(one, options.images, options.smallest) for one in chosen]
     print(json.dumps({"settings": found, "machine": describe()}, indent=1))
 
 
@@ -68,10 +72,15 @@ def settings() -> Iterator[Setting]:
     """Synthetic heads of 10 and of 1,000 classes, and emoji10."""
     for classes in (10, 1000):
         yield synthetic(classes)
-    lens = Lens.load(SHIPPED["emoji10"])
+    yield of_lens(SHIPPED["emoji10"])
+
+
+def of_lens(path: Path) -> Setting:
+    """The head of a bundle, and its training embeddings."""
+    lens = Lens.load(path)
     layer = ExactLayer.of(lens)
     training = lens.embeddings.z[~lens.embeddings.heldout].astype(np.float64)
-    yield Setting("emoji10", layer.head, layer.observed, training)
+    return Setting(lens.name, layer.head, layer.observed, training)
 
 
 def synthetic(classes: int) -> Setting:

@@ -1,20 +1,21 @@
 """Grounding and perturbations, measured: everything that docs/grounding.md shows in numbers.
 
-    python -m conspec.benchmarks.grounding --docs docs [--data FOLDER]
+    python -m conspec.benchmarks.grounding --docs docs [--data FOLDER] [--only TITLE ...]
 
 Writes ``docs/grounding/*.json`` and ``docs/img/perturbations.png``, and brings the tables of
 ``docs/grounding.md`` up to date; with ``--page-only`` the tables alone. FOLDER holds CIFAR-10 as
-two tar files and the weights of a ResNet-20 (see benchmarks/cifar10); without it, that part is
-left as it was. On one core it takes about ten minutes, a fourth of it to train a small ViT on the
-training images of Emoji-10.
+two tar files and the weights of its classifiers (see benchmarks/cifar10); without it, that part is
+left as it was, and with ``--only`` everything but the models named. On one core it takes about
+twenty minutes, some of it to train a small ViT on the training images of Emoji-10.
 """
 
 import argparse
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,13 @@ from conspec.report.grounding import count_text, paired_cells
 from conspec.report.perturbations import survival_figure
 from conspec.report.words import percent
 
+EMOJI, VIT = "Emoji-10 CNN", "Emoji-10 ViT"
+CIFAR = {
+    "CIFAR-10 ResNet-20": "resnet20",
+    "CIFAR-10 ResNet-56": "resnet56",
+    "CIFAR-10 ResNet-4B": "resnet4b",
+}
+"""Models of CIFAR-10, by their titles; that of ResNet-4B has a hidden layer in its head."""
 COUNT = 100
 """Held-out pictures of each data set."""
 SOURCES = 500
@@ -90,27 +98,46 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure grounding and perturbations.")
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     parser.add_argument("--data", type=Path, help="folder of CIFAR-10's tars and weights")
+    parser.add_argument("--only", nargs="+", metavar="TITLE", help="measure these models alone")
     parser.add_argument("--page-only", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)  # results of convolutions depend on it in the last digits
     folder: Path = options.docs / "grounding"
     folder.mkdir(parents=True, exist_ok=True)
     if not options.page_only:
-        cases = [emoji_case(), vit_case()]
-        if options.data is not None:
-            cases.append(cifar_case(options.data))
-        for case in cases:
-            print(f"grounding: {case.title}", flush=True)
-            write(folder / f"{_stem(case.title)}.json", grounded(case))
-        studies = [perturbed(case.family, case.pictures) for case in cases]
-        tower = tower_family(open_subject(SHIPPED["emoji10"], {}).lens, PAPER)
-        studies.insert(1, perturbed(tower, cases[0].pictures))
-        found = {"studies": [asdict(each) for each in studies], "machine": describe()}
-        write(folder / "perturbations.json", found)
+        measure(folder, options.data, options.only)
     rewrite(options.docs / "grounding.md", folder)
     stored = json.loads((folder / "perturbations.json").read_text(encoding="utf-8"))
     drawn = survival_figure([_study(each) for each in stored["studies"]])
     (options.docs / "img" / "perturbations.png").write_bytes(drawn)
+
+
+def measure(folder: Path, data: Path | None, only: Sequence[str] | None) -> None:
+    """Grounding and perturbations of the models; what is not measured stays as it was."""
+    path = folder / "perturbations.json"
+    stored = json.loads(path.read_text(encoding="utf-8"))["studies"] if path.exists() else []
+    studies = {each["family"]: each for each in stored}
+    for title, make in _makers(data).items():
+        if only is not None and title not in only:
+            continue
+        case = make()
+        print(f"grounding: {title}", flush=True)
+        write(folder / f"{_stem(title)}.json", grounded(case))
+        families = [case.family]
+        if title == EMOJI:  # the shipped VLM's image tower sees the same pictures
+            families.append(tower_family(open_subject(SHIPPED["emoji10"], {}).lens, PAPER))
+        for family in families:
+            studies[family.name] = asdict(perturbed(family, case.pictures))
+    write(path, {"studies": list(studies.values()), "machine": describe()})
+
+
+def _makers(data: Path | None) -> dict[str, Callable[[], Case]]:
+    """How each model is made, by its title."""
+    makers: dict[str, Callable[[], Case]] = {EMOJI: emoji_case, VIT: vit_case}
+    if data is not None:
+        for title, name in CIFAR.items():
+            makers[title] = partial(cifar_case, data, title, name)
+    return makers
 
 
 def _stem(title: str) -> str:
@@ -125,7 +152,7 @@ def emoji_case() -> Case:
     pictures = chosen_pictures(subject, [], COUNT)
     encoder = open_encoder(subject.classifier)
     right = float((data.predicted == data.label)[~train].mean())
-    return Case("Emoji-10 CNN", encoder, subject.lens.classes, sources, pictures, right)
+    return Case(EMOJI, encoder, subject.lens.classes, sources, pictures, right)
 
 
 def vit_case() -> Case:
@@ -141,13 +168,13 @@ def vit_case() -> Case:
     right = float((_sources(classifier, held)[1] == data.label[data.heldout]).mean())
     sources = (*sources, data.label[~data.heldout])
     encoder = open_encoder(classifier)
-    return Case("Emoji-10 ViT", encoder, subject.lens.classes, sources, pictures, right)
+    return Case(VIT, encoder, subject.lens.classes, sources, pictures, right)
 
 
-def cifar_case(data: Path) -> Case:
-    """A ResNet-20 on CIFAR-10 test pictures."""
-    weights = str(data / "weights" / "resnet20-cifar10.safetensors")
-    config = LensConfig(images="", model="cifar:resnet20", weights=weights, vlm="")
+def cifar_case(data: Path, title: str, name: str) -> Case:
+    """A ResNet on CIFAR-10 test pictures."""
+    weights = str(data / "weights" / f"{name}-cifar10.safetensors")
+    config = LensConfig(images="", model=f"cifar:{name}", weights=weights, vlm="")
     classifier = load_classifier(config, len(CLASSES))
     train = open_split(data, "train", SOURCES, seed=10).pictures
     test = open_split(data, "test", COUNT // len(CLASSES), seed=10).pictures
@@ -155,7 +182,7 @@ def cifar_case(data: Path) -> Case:
     pictures = [(picture.id, picture.load()) for picture in test]
     right = float((_sources(classifier, test)[1] == _labels(test)).mean())
     encoder = open_encoder(classifier)
-    return Case("CIFAR-10 ResNet-20", encoder, CLASSES, sources, pictures, right)
+    return Case(title, encoder, CLASSES, sources, pictures, right)
 
 
 def _labels(pictures: Sequence[Picture]) -> Any:

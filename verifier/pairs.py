@@ -250,18 +250,21 @@ class _Descent:
         """Settles pairs that a stored image in the box violates."""
         import torch
 
-        for place, (low, high) in enumerate(zip(*self._inner, strict=True)):
-            members = self.stored[((self.stored >= low) & (self.stored <= high)).all(1)]
+        # Boxes of one class lie in each other, so the largest leaves few images for the others.
+        members = self.stored
+        for place in self._radius.sum(1).argsort(descending=True).tolist():
+            low, high = self._inner[0][place], self._inner[1][place]
+            members = members[((members >= low) & (members <= high)).all(1)]
             values = members @ self.premise.T + self.premise_offsets
             room = self._share * self._premise_reach[place] + self._floor
-            members = members[(values > room).all(1)]
-            if not len(members):
+            met = members[(values > room).all(1)]
+            if not len(met):
                 continue
-            values, best = (members @ self.own.T + self.own_offsets).max(0)
+            values, best = (met @ self.own.T + self.own_offsets).max(0)
             good = values > self._share * self._own_reach[place] + self._floor
             good &= ~(self.proved[place] | self.violated[place])
             (pairs,) = good.nonzero(as_tuple=True)
-            self._keep((torch.full_like(pairs, place), pairs), members[best[pairs]])
+            self._keep((torch.full_like(pairs, place), pairs), met[best[pairs]])
 
     def _keep(self, where: tuple[Tensor, Tensor], points: Tensor) -> None:
         """Records counterexamples [F, n] of pairs at scales."""
