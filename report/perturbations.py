@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _DOTS = 100  # per inch
 _PANEL = (1.75, 1.45)  # inches
-_COLOURS = (canvas.BLUE, canvas.AMBER, canvas.GREEN, canvas.RED)
+_COLOURS = (canvas.BLUE, canvas.AMBER, canvas.GREEN, canvas.RED, "#7b3fa0", "#3a3a3a")
 _LINES: tuple[tuple[str, Callable[[Survival], Count]], ...] = (
     ("first predicate", lambda row: row.first),
     ("local rule", lambda row: row.rule),

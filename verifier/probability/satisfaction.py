@@ -40,7 +40,7 @@ from conspec.verifier.probability.ties import ExactScores
 
 Tensor = Any  # torch.Tensor; torch is imported when first used
 
-ROWS = {"cpu": 1024, "cuda": 16_384}
+ROWS = {"cpu": 2048, "cuda": 16_384}
 """Embeddings evaluated at a time; with the number of formulas, this bounds the memory."""
 TOO_MANY = 4
 """Float32 is given up for comparisons once more than one embedding in so many stayed open."""
