@@ -311,7 +311,8 @@ class Monitor:
         if any(column.shape != (len(wide),) for column in columns):
             raise BadUsage(f"there must be a class for each of the {len(wide)} embeddings")
         if not np.isfinite(wide).all():
-            raise BadUsage("an embedding holds NaN or infinity")
+            row = int(np.flatnonzero(~np.isfinite(wide).all(axis=1))[0])
+            raise BadUsage(f"embedding {row} holds NaN or infinity; leave such rows out")
         return wide
 
 

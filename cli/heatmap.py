@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from conspec.cli.console import print_json, say, show
+from conspec.cli.images import stored_image
 from conspec.cli.inputs import open_lens
 from conspec.cli.verify import JsonOption, LensOption
 from conspec.specs.errors import BadUsage
@@ -157,16 +158,17 @@ def heatmap(
         typer.Option("--class", metavar="NAME", help="Only this class; may be repeated."),
     ] = None,
     image: Annotated[
-        int | None,
-        typer.Option("--image", metavar="N", help="For --kind single: the number of the image."),
+        str | None,
+        typer.Option("--image", metavar="IMAGE", help="For --kind single: its name or number."),
     ] = None,
     source: SourceOption = SourceName.MODEL,
     split: SplitOption = Split.HELDOUT,
     confidence: ConfidenceOption = 0.95,
     correction: CorrectionOption = CorrectionName.HOLM,
     band: Annotated[
-        str, typer.Option("--band", metavar="T", help="For --kind binarized: 0.5 ± T is open.")
-    ] = "0",
+        str | None,
+        typer.Option("--band", metavar="T", help="For --kind binarized: 0.5 ± T is open; else 0."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Write a picture of each map.")
     ] = None,
@@ -180,12 +182,15 @@ def heatmap(
     statistics; to prove something, see 'conspec specs from-heatmap' and 'conspec verify'.
     """
     _check(kind, image, confidence)
+    if kind is not KindName.BINARIZED and band is not None:
+        raise BadUsage("--band: only --kind binarized has one")
     bundle = open_lens(lens)
+    place = 0 if image is None else stored_image(bundle, image)
     wanted = tuple(label or bundle.classes)
     for name in wanted:
         bundle.class_index(name)
     asked = Asked(bundle, kind, source, split, confidence, wanted)
-    view = _view(asked, image or 0, correction, _share(band))
+    view = _view(asked, place, correction, _share(band or "0"))
     if as_json:
         print_json(view.document)
     else:
@@ -194,12 +199,12 @@ def heatmap(
         _write(out, view)
 
 
-def _check(kind: KindName, image: int | None, confidence: float) -> None:
+def _check(kind: KindName, image: str | None, confidence: float) -> None:
     if not 0 < confidence < 1:
         raise BadUsage(f"--confidence {confidence:g}: must lie between 0 and 1")
     if kind is KindName.SINGLE and image is None:
         raise BadUsage(
-            "--kind single: say which image with --image N; "
+            "--kind single: say which image with --image IMAGE; "
             "'conspec lens show BUNDLE --images' lists them"
         )
     if kind is not KindName.SINGLE and image is not None:

@@ -100,8 +100,8 @@ def select(suite: Suite, patterns: Sequence[str]) -> Wanted:
     estimates = tuple(spec.name for spec in chosen if isinstance(spec, Probability))
     if not proofs:
         raise BadUsage(
-            f"nothing to prove: {', '.join(estimates[:5])} "
-            "asks for a probability, which 'conspec estimate' decides"
+            f"nothing to prove: {', '.join(estimates[:5])}: "
+            "about a probability, which 'conspec estimate' decides"
         )
     return Wanted(Suite(proofs), estimates)
 
@@ -115,7 +115,8 @@ def select_specs(suite: Suite, patterns: Sequence[str]) -> Suite:
     for pattern in patterns:
         if not any(fnmatchcase(spec.name, pattern) for spec in suite.specs):
             some = ", ".join(spec.name for spec in suite.specs[:5])
-            raise BadUsage(f"--spec {pattern}: no spec has such a name; there are {some}, …")
+            more = ", …" if len(suite.specs) > 5 else ""
+            raise BadUsage(f"--spec {pattern}: no spec has such a name; there are {some}{more}")
     kept = [spec for spec in suite.specs if not patterns or _matches(spec.name, patterns)]
     return Suite(tuple(kept))
 

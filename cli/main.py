@@ -89,7 +89,9 @@ def _run(arguments: Sequence[str] | None) -> int:
     except ConspecError as error:
         return _refuse(str(error))
     except typer.TyperException as error:  # usage: an unknown option, a missing argument
-        return _refuse(f"{error.format_message()} (see conspec --help)")
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "conspec"
+        return _refuse(f"{error.format_message()} (see {command} --help)")
     except OSError as error:
         if error.filename is None:
             raise

@@ -185,16 +185,19 @@ def _notes(answers: Sequence[Answer], total: int) -> list[str]:
         notes.append(f"The run was interrupted; {missing} of {total} claims are missing.")
     if names := [to_text(a.asked.claim.region) for a in answers if _is_vacuous(a.found)]:
         notes.append(
-            "Vacuously proved, since no embedding of the region is predicted as the class: "
-            f"{some(names)}."
+            "Vacuously proved, since no embedding of the region is predicted as the class, or the "
+            f"class has no threshold: {some(names)}."
         )
     return notes
 
 
 def _is_vacuous(found: "Soundness") -> bool:
+    """Whether a proof says nothing: no embedding to speak of, or no threshold that could matter."""
+    from conspec.analysis.calibration import ALWAYS, NEVER
     from conspec.verifier.verdict import Proved
 
-    return isinstance(found.verdict, Proved) and found.verdict.vacuous is True
+    constant = found.threshold in (NEVER, ALWAYS)
+    return isinstance(found.verdict, Proved) and (constant or found.verdict.vacuous is True)
 
 
 # --- in words --------------------------------------------------------------------------------
@@ -221,10 +224,10 @@ def _about_proof(found: "Soundness", constant: str | None) -> str:
     from conspec.verifier.verdict import Proved, Trust
 
     verdict = found.verdict
-    if _is_vacuous(found):
+    if constant is not None:
+        said = f"vacuous: {constant}"
+    elif _is_vacuous(found):
         said = "vacuous: no embedding of the region is predicted as the class"
-    elif constant is not None:
-        said = constant
     elif isinstance(verdict, Proved) and verdict.bound is None:  # by the formula
         said = f"the {found.open_pairs} open pairs decided together"
     else:

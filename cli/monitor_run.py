@@ -99,7 +99,12 @@ def run_file(saved: "Saved", path: Path, drift: "Drift", as_json: bool) -> None:
 
     readout = saved.monitor.readout
     (shard,) = read_shards([path], readout.dimension, len(readout.classes))
-    judged = saved.monitor.judge(np.asarray(shard.embeddings))
+    if not len(shard.embeddings):
+        raise BadFile(f"{path}: there are no embeddings in it")
+    try:
+        judged = saved.monitor.judge(np.asarray(shard.embeddings))
+    except BadUsage as error:
+        raise BadFile(f"{path}: {error}") from error
     drift.update(judged.flagged)
     if as_json:
         rows = _inputs(judged, saved.monitor, {"index": list(range(len(judged.flagged)))})

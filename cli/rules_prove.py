@@ -131,7 +131,7 @@ def prove(
     if as_json:
         print_json(_document(findings))
     else:
-        _show(findings, verbose or len(claims) <= EVERY_SPEC)
+        _show(findings, verbose or radius or len(claims) <= EVERY_SPEC)
     raise typer.Exit(_exit_code(proofs))
 
 

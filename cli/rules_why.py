@@ -311,7 +311,12 @@ def _outcome(asked: Asked, answer: Answer) -> str:
 
 def _reason(asked: Asked, answer: Answer, reason: "Reason", place: int) -> str:
     label, result = answer.found.case.label, answer.results[place]
-    chosen = ", ".join(answer.names[unit] for unit in reason.units) or "nothing at all"
+    if asked.kind is KindName.AXP and not reason.units:
+        return (
+            f"{label} is predicted on the whole domain: no unit has to be held. "
+            f"{_certainty(result)}"
+        )
+    chosen = ", ".join(answer.names[unit] for unit in reason.units)
     count = f"{len(reason.units)} of {len(answer.names)}"
     if asked.kind is KindName.AXP:
         text = f"Sufficient for {label}, {count}: {chosen}."

@@ -282,7 +282,13 @@ def _deliver(suite: Suite, output: Path | None, text: str | None = None) -> None
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file; it is replaced whole or not at all."""
+    """Write a file; it is replaced whole or not at all.
+
+    Raises:
+        BadUsage: there is no folder for it.
+    """
+    if not path.parent.is_dir():
+        raise BadUsage(f"{path}: there is no folder {path.parent}")
     with tempfile.NamedTemporaryFile("wb", dir=path.parent, delete=False) as stream:
         stream.write(text.encode())
     mode = path.stat().st_mode if path.exists() else 0o644

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from conspec.specs.errors import BadFile, BadUsage
 
@@ -271,6 +271,8 @@ def decode(data: bytes, name: str) -> Image.Image:
     """
     try:
         return flatten(Image.open(io.BytesIO(data)))
+    except UnidentifiedImageError as error:
+        raise BadFile(f"{name}: not a picture in a format that Pillow reads") from error
     except Exception as error:  # Pillow's decoders fail in ways that have no common base
         raise BadFile(f"{name}: not a picture, or damaged: {error}") from error
 

@@ -40,8 +40,8 @@ def estimate_table(estimates: Sequence[Estimate], whose: str = "held-out images"
     table.caption = (
         f"Intervals: {level} {NAMES[estimates[0].interval]}, and below it exact ones that hold for "
         "all specs at once. By moments: one-sided bounds from mean and variance of the margins, "
-        "for any distribution of them, and for a normal one (p: small speaks against it). None of "
-        "this is a proof; see docs/statistics.md."
+        "for any distribution of them, and for a normal one (p: small speaks against it; – where "
+        "it cannot be tested). None of this is a proof; see docs/statistics.md."
     )
     table.caption_justify, table.caption_style = "left", "dim"
     stated = any(isinstance(one.spec, Probability) for one in estimates)
@@ -87,7 +87,7 @@ def _moments(one: Estimate) -> Text:
         return Text("–", style="dim")
     text = Text(f"{_at_least(one.cantelli)} any")
     if one.gaussian is not None:
-        tested = "" if one.normality is None else f"\n(p = {one.normality:.1g})"
+        tested = "\n(p: –)" if one.normality is None else f"\n(p = {one.normality:.1g})"
         text.append(f"\n{_at_least(one.gaussian)} if normal")
         text.append(tested, style="dim")
     return text

@@ -204,7 +204,8 @@ def summary(spans: Sequence[Span]) -> str:
     """A sentence, for instance ``12 radii: 9 specs hold at their own scale, …``."""
     counts = [sum(span.place is place for span in spans) for place in Place]
     centre = sum(span.upper == 0 for span in spans)
-    said = f"{len(spans)} specs: {counts[0]} hold at their own scale, {counts[1]} fail there"
+    noun = "spec" if len(spans) == 1 else "specs"
+    said = f"{len(spans)} {noun}: {counts[0]} hold at their own scale, {counts[1]} fail there"
     said += f", {counts[2]} undecided there" if counts[2] else ""
     return said + (f"; {centre} fail at the centre already" if centre else "")
 

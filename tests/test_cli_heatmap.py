@@ -151,9 +151,10 @@ def test_a_bundle_without_errors_has_no_differential_map(
 
 def test_what_does_not_fit_is_refused(capsys: pytest.CaptureFixture[str], tiny: str) -> None:
     here = ("--lens", tiny)
-    assert "--image N" in refused(capsys, *here, "--kind", "single")
+    assert "--image IMAGE" in refused(capsys, *here, "--kind", "single")
     assert "0 to 89" in refused(capsys, *here, "--kind", "single", "--image", "90")
     assert "only --kind single" in refused(capsys, *here, "--image", "1")
+    assert "only --kind binarized" in refused(capsys, *here, "--band", "0.1")
     assert "did you mean 'bird'" in refused(capsys, *here, "--class", "birt")
     assert "between 0 and 1" in refused(capsys, *here, "--confidence", "1")
     assert "--band x" in refused(capsys, *here, "--kind", "binarized", "--band", "x")

@@ -84,7 +84,7 @@ def test_a_file_that_cannot_be_written_is_named(
 ) -> None:
     target = str(tmp_path / "none" / "s.conspec")
     assert main(["specs", "generate", "--rival10", "--gamma", "1", "-o", target]) == 3
-    assert "No such file or directory" in capsys.readouterr().err
+    assert "there is no folder" in capsys.readouterr().err
 
 
 def test_an_error_is_one_line_on_standard_error() -> None:

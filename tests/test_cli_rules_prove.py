@@ -190,7 +190,10 @@ def test_concepts_are_asked_of_the_verifier(capsys: pytest.CaptureFixture[str]) 
 def test_a_small_domain_needs_no_reason(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("why", "0", *EMOJI, "--gamma", "0.1")
     assert main(["rules", *arguments]) == 0
-    assert "Sufficient for aircraft, 0 of 64: nothing at all." in capsys.readouterr().out
+    assert (
+        "aircraft is predicted on the whole domain: no unit has to be held."
+        in capsys.readouterr().out
+    )
     assert main(["rules", *arguments, "--kind", "cxp"]) == 2
     assert "whatever changes within the domain" in capsys.readouterr().out
 

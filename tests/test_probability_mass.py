@@ -450,3 +450,16 @@ def test_tails_alone_are_sound(size: int) -> None:
         assert Fraction(float(found.lower[0, 0])) <= exact <= Fraction(float(found.upper[0, 0]))
         if size == 40 and share in (3, 17):
             assert min(found.upper[0, 0], 1 - found.lower[0, 0]) < 1e-8
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.3, -0.9])
+def test_a_coordinate_without_spread_in_a_wide_box(mean: float) -> None:
+    """A dead neuron: it lies at its mean, however wide the box is there."""
+    region = spaces.box_of([-1, -1], [1, 1])
+    query = spaces.query(spaces.identity(2), "score(a) > 0.25", region)
+    law = Gaussian(np.array([0.0, mean]), np.array([1.0, 0.0]), region)
+    (*_, found) = mass_bounds(query.space, query.violation, law, QUICK)
+    truth = float((norm.cdf(1) - norm.cdf(0.25)) / (norm.cdf(1) - norm.cdf(-1)))
+    assert 0 <= found.lower <= found.upper <= 1
+    assert float(found.lower) - 1e-9 <= truth <= float(found.upper) + 1e-9
+    assert float(found.undecided) < 1e-6

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conspec.encodings.exact import from_array
-from conspec.encodings.network import Network
+from conspec.encodings.network import Affine, Network
 from conspec.encodings.scores import ScoreSpace, signed_square
 from conspec.specs import parse, parse_formula
 from conspec.specs.errors import BadUsage, UnknownName
@@ -352,3 +352,18 @@ def test_a_gpu_counts_the_same() -> None:
     cpu = count_satisfied([Shard(z)], PAIRS, space)
     gpu = count_satisfied([Shard(z)], PAIRS, space, "cuda")
     assert counted(cpu) == counted(gpu)
+
+
+def test_weights_whose_squares_vanish_are_counted_exactly() -> None:
+    """Near-ties of rows of size 1e-170, whose squares are zero in float64."""
+    chance = np.random.default_rng(0)
+    rows = chance.integers(1, 100, size=(2, 4)) / 10 * 1e-170
+    z = chance.integers(1, 100, size=(200, 4)) / 10
+    gap = rows[0] - rows[1]
+    z[:, 3] = -(z[:, :3] @ gap[:3]) / gap[3]
+    nothing = Affine(np.zeros((1, 4)), np.zeros(1))
+    space = ScoreSpace(("x",), ("a", "b"), Network((nothing,)), Affine(rows, np.zeros(2)))
+    found = count_satisfied(shards_of(z), [Question(Stronger("a", "b"))], space)
+    exact = [Fraction(a) - Fraction(b) for a, b in zip(*rows.tolist(), strict=True)]
+    margins = [sum(g * Fraction(v) for g, v in zip(exact, point, strict=True)) for point in z]
+    assert found.counts[0] == sum(value > 0 for value in margins)

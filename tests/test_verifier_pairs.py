@@ -1,5 +1,6 @@
 """All concept pairs as matrices say what the queries say one by one."""
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from conspec.encodings.network import Affine
 from conspec.encodings.query import Query, queries_of, space_of
 from conspec.encodings.regions import focus_box
 from conspec.lens import Lens
@@ -131,3 +133,13 @@ def test_verify_agrees_at_a_point_region(lens: Lens) -> None:
     for pair in range(len(first.pairs)):
         verdict = verify(_query(first.spec(0, pair, space_of(lens)), lens))
         assert first.open[0, pair] or first.proved[0, pair] == isinstance(verdict, Proved)
+
+
+def test_weights_that_are_no_floats_are_left_to_the_others(lens: Lens) -> None:
+    """The difference of two rounded thirds can be off by more than all of it."""
+    space = space_of(lens)
+    weight = space.concept_map.weight.astype(object)
+    weight[0, 0] = Fraction(1, 3)
+    other = replace(space, concept_map=Affine(weight, space.concept_map.bias))
+    with pytest.raises(BadRegion, match="weights that are floats"):
+        next(verify_pairs(lens, other, SCALES))

@@ -185,7 +185,8 @@ def _mapped_generators(space: ScoreSpace, region: ConvexRegion) -> tuple[Floats,
     if isinstance(region, Box):
         radius = region.radius.floats()
         columns = weight * radius
-        used = (weight != 0) & np.array([top != 0 for top in region.radius.numerators])
+        exact = space.aligned.weight  # what is not zero may round to zero
+        used = (exact != 0) & np.array([top != 0 for top in region.radius.numerators])
         slack = TINY * (1.0 + np.abs(weight) + radius)
         return columns, np.where(used, 4 * UNIT * np.abs(columns) + slack, 0.0)
     zeros = np.zeros(len(weight))

@@ -129,10 +129,16 @@ def verify_pairs(
     """Verdicts of all ordered concept pairs, one class at a time.
 
     Raises:
-        BadRegion: the head is not affine, or a class has no statistics.
+        BadRegion: the head is not affine, a class has no statistics, or a weight is no float.
     """
     if not space.head.is_affine:
         raise BadRegion("pairs are screened as matrices for affine heads only")
+    maps = (space.head.affines[0], space.concept_map)
+    if any(part.dtype == object for each in maps for part in (each.weight, each.bias)):
+        # Differences of rounded weights may be wrong by far more than a rounding of their own.
+        raise BadRegion(
+            "pairs are screened as matrices for weights that are floats; verify_suite takes others"
+        )
     import torch
 
     count = len(space.concepts)
@@ -164,7 +170,7 @@ def verify_pairs(
 class _Descent:
     """One class: P pairs at S scales.
 
-    Every row is a difference of two stored numbers, so each entry is rounded once.
+    Every row is a difference of two stored floats, so each entry is rounded once.
 
     Attributes:
         own: rows [P, n] ``q_b − q_a`` and offsets [P] of the pairs' literals.

@@ -118,7 +118,9 @@ class Gaussian:
                 f"the box holds less than 1e-20 of the Gaussian's coordinate {place}, too little "
                 "to condition on; move the box or take the uniform distribution"
             )
-        return 1 - sum((BEYOND / Fraction(value) for value in left[self._shortened]), Fraction(0))
+        # A coordinate without spread lies at its mean, and so not beyond anything.
+        cut = left[self._shortened & self.free]
+        return 1 - sum((BEYOND / Fraction(value) for value in cut), Fraction(0))
 
     @cached_property
     def _shortened(self) -> Bools:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from conspec.encodings.exact import nearest
 from conspec.encodings.network import Affine
+from conspec.encodings.rounding import TINY
 from conspec.encodings.scores import ScoreSpace
 from conspec.verifier.probability.compiled import NORM, Facts, Program
 
@@ -100,7 +101,9 @@ def _layer(
     weight, bias = (values[rows] for values in part.floats)
     length = weight.shape[1]
     with np.errstate(over="ignore", invalid="ignore"):
-        size = np.sqrt((weight**2).sum(1) + bias**2) * SLACK
+        # Squares below 1e-308 vanish, which moves the root by at most sqrt(length · 1e-308).
+        lost = np.sqrt((length + 1) * TINY)
+        size = (np.sqrt((weight**2).sum(1) + bias**2) + lost) * SLACK
         error = form.gamma(length + EXTRA) * size + (length + 2) * 4 * form.tiny
         if before is not None:
             error = error + np.abs(weight) @ before.error
