@@ -170,6 +170,7 @@ def _farewell(out: Path, written: list[Path], notes: Sequence[str]) -> None:
             f"  conspec estimate {out / 'demo.conspec'} --lens {out / 'lens'} --robust l2\n",
             f"  conspec verify {out / 'demo.conspec'} --lens {out / 'lens'} --spec 'birds_*'\n",
             f"  conspec verify {out / 'demo.conspec'} --lens {out / 'lens'} --engine z3\n",
+            f"  conspec localize --lens {out / 'lens'}   whose fault is each error\n",
             "  conspec lens build --help   for a model and images of your own",
         )
     )
