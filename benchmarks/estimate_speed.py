@@ -182,7 +182,6 @@ def memory(rows: int, device: str) -> dict[str, Any]:
         "rows": found.rows,
         "specs": len(asked),
         "seconds": seconds,
-        "seconds for 1.28 million": seconds * 1.28e6 / rows,
         "GiB of embeddings": rows * DIMENSIONS * 2 / 2**30,
         "GiB peak": _status("VmHWM") / 2**20,
         "GiB before": start_memory / 2**20,
