@@ -183,10 +183,9 @@ def to_onnx(monitor: Monitor) -> bytes:
     come out differently. Where a concept's score is NaN or infinite, the score is NaN and the
     input flagged.
     """
-    import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    from conspec.lens.onnx_files import IR_VERSION, OPSET
+    from conspec.lens.onnx_files import model_bytes
 
     readout = monitor.readout
     weights, nodes = _parts(monitor)
@@ -203,12 +202,7 @@ def to_onnx(monitor: Monitor) -> bytes:
         [helper.make_tensor_value_info(name, kind, ["N"]) for name, kind in outputs],
         [numpy_helper.from_array(np.ascontiguousarray(a), k) for k, a in weights.items()],
     )
-    opset = [helper.make_opsetid("", OPSET)]
-    file = helper.make_model(graph, producer_name="conspec", opset_imports=opset)
-    file.ir_version = IR_VERSION
-    onnx.checker.check_model(file, full_check=True)
-    data: bytes = file.SerializeToString(deterministic=True)
-    return data
+    return model_bytes(graph)
 
 
 _Node = tuple[str, list[str], list[str], dict[str, Any]]

@@ -38,7 +38,6 @@ def model(
     Raises:
         BadFile: a weight is not float32, or is NaN or infinite.
     """
-    import onnx
     from onnx import TensorProto, helper, numpy_helper
 
     for name, array in weights.items():
@@ -52,6 +51,14 @@ def model(
         [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", m])],
         [numpy_helper.from_array(np.ascontiguousarray(a), k) for k, a in weights.items()],
     )
+    return model_bytes(graph)
+
+
+def model_bytes(graph: Any) -> bytes:
+    """The ONNX file of a graph, checked; the same graph gives the same bytes."""
+    import onnx
+    from onnx import helper
+
     opset = [helper.make_opsetid("", OPSET)]
     file = helper.make_model(graph, producer_name="conspec", opset_imports=opset)
     file.ir_version = IR_VERSION

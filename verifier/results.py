@@ -7,8 +7,10 @@ from importlib import metadata
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from conspec.encodings.regions import Part
+from conspec.encodings.rounding import Bools, Floats
 from conspec.encodings.scores import ScoreSpace
 from conspec.lens.bundle import Lens
 from conspec.specs import formula as f
@@ -77,16 +79,21 @@ def coverage_of(
     points = lens.embeddings.z[chosen]
     if not len(points):
         return None
-    inside = np.zeros(len(points), dtype=bool)
+    count, total = int(inside(parts, space, points).sum()), len(points)
+    lower, upper = clopper_pearson(count, total)
+    return Coverage(count / total, lower, upper, total, label or "all")
+
+
+def inside(parts: Sequence[Part], space: ScoreSpace, points: NDArray[np.float32] | Floats) -> Bools:
+    """Which finite points [N, n] lie in one of a region's parts: bool [N]; for statistics only."""
+    found = np.zeros(len(points), dtype=np.bool_)
     for part in parts:
         members = part.region.members(points)
         if part.cuts:
             met = values_at(space, part.cuts, points.astype(np.float64)) >= 0
             members = members & met.all(axis=0)
-        inside |= members
-    count, total = int(inside.sum()), len(points)
-    lower, upper = clopper_pearson(count, total)
-    return Coverage(count / total, lower, upper, total, label or "all")
+        found |= members
+    return found
 
 
 def _population(expression: f.Region) -> str | None:

@@ -24,8 +24,7 @@ from fractions import Fraction
 import numpy as np
 
 from conspec.encodings.query import queries_of, space_of
-from conspec.encodings.regions import Part, build_regions
-from conspec.encodings.rounding import Bools, Floats
+from conspec.encodings.regions import build_regions
 from conspec.encodings.scores import ScoreSpace
 from conspec.lens.bundle import Lens
 from conspec.specs import formula as f
@@ -39,7 +38,7 @@ from conspec.verifier.probability.intervals import (
 from conspec.verifier.probability.satisfaction import Question, class_of, count_satisfied
 from conspec.verifier.probability.shards import Shard, shards_of
 from conspec.verifier.radius import LARGEST, Radius, at_scale
-from conspec.verifier.screen import values_at
+from conspec.verifier.results import inside
 from conspec.verifier.verdict import Unknown, Violated
 
 DIGITS = 2
@@ -278,20 +277,9 @@ class _Measure:
             if self.images.labels is None:
                 raise BadUsage(f"coverage of the class '{label}' needs the labels of the images")
             points = points[np.asarray(self.images.labels) == self.lens.class_index(label)]
-        inside = _inside(build_regions(region, self.lens), self.space, points.astype(np.float64))
-        return _share(int(inside.sum()), len(points), self.confidence)
-
-
-def _inside(parts: Sequence[Part], space: ScoreSpace, points: Floats) -> Bools:
-    """Which points [N, n] lie in one of a region's parts: bool [N]."""
-    inside = np.zeros(len(points), dtype=np.bool_)
-    finite = np.flatnonzero(np.isfinite(points).all(axis=1))
-    for part in parts:
-        members = part.region.members(points[finite])
-        if part.cuts:
-            members &= (values_at(space, part.cuts, points[finite]) >= 0).all(axis=0)
-        inside[finite] |= members
-    return inside
+        finite = points[np.isfinite(points).all(axis=1)].astype(np.float64)
+        found = inside(build_regions(region, self.lens), self.space, finite)
+        return _share(int(found.sum()), len(points), self.confidence)
 
 
 def _bound(share: Share, error: float) -> float:
