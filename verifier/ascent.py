@@ -85,12 +85,12 @@ class _Search:
         lengths = np.sqrt(frame.radius**2 @ (frame.rows**2).T)
         scale = np.where(lengths > TINY, 1.0 / np.maximum(lengths, TINY), 1.0)
         self._scale = scale[which]
-        self._steep = _steepness(frame, scale, chosen, which)
+        steepness = _steepness(frame, scale, chosen, which)
         arrays = (frame.rows, frame.base[which] * self._scale, frame.radius[which], self._scale)
         give = device.tensor if device else np.asarray
         self._rows, self._base, self._radius, self._factor = (give(array) for array in arrays)
         self._chosen, self._steepness = (
-            give(array) for array in (chosen.astype(np.float64), self._steep)
+            give(array) for array in (chosen.astype(np.float64), steepness)
         )
         self._xp = namespace(self._rows)
 
