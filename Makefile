@@ -20,7 +20,7 @@ check: $(READY)
 $(READY): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "conspec needs Python 3.11 or newer; try make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,scip,build,ground]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,scip,build,ground,vnnlib,peers]'
 	touch $(READY)
 
 clean:

@@ -1,0 +1,1 @@
+"""Running solvers on suites: processes, limits, results in SQLite, comparisons."""

@@ -1,0 +1,1 @@
+"""Other people's solvers as programs: a file in, a word and a witness out."""

@@ -1,0 +1,1 @@
+"""Seeded suites of queries for verifiers, with a known answer for each."""
