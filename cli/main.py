@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from conspec.cli import (
+    bench,
     check,
     demo,
     estimate,
@@ -26,6 +27,7 @@ from conspec.cli import (
     rules,
     specs,
     verify,
+    vnn,
 )
 from conspec.cli.console import say
 from conspec.cli.exits import Exit
@@ -48,10 +50,12 @@ app.command("heatmap")(heatmap.heatmap)
 app.command("localize")(localize.localize)
 app.command("repair")(repair.repair)
 app.command("demo")(demo.demo)
+app.add_typer(bench.app, name="bench")
 app.add_typer(lens.app, name="lens")
 app.add_typer(monitor.app, name="monitor")
 app.add_typer(rules.app, name="rules")
 app.add_typer(specs.app, name="specs")
+app.add_typer(vnn.app, name="vnn")
 
 
 @app.callback(invoke_without_command=True)
