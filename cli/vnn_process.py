@@ -1,13 +1,13 @@
 """Running a VNN-LIB problem in a process of its own, and reading what it says."""
 
-import json
 import os
 import sys
-from dataclasses import asdict
 
 from conspec.benchmarks.runner.process import Ended, run_limited
-from conspec.cli.vnn_worker import Answer, Job
+from conspec.cli.vnn_worker import NOTE, Answer, Job
 from conspec.specs.errors import BadFile, BadUsage
+
+WORDS = ("sat", "unsat", "unknown", "timed-out")
 
 
 def answered(job: Job) -> Answer:
@@ -16,7 +16,7 @@ def answered(job: Job) -> Answer:
     Raises:
         BadFile: its files or words are at fault; the message is the reader's own.
     """
-    program = [sys.executable, "-P", "-m", "conspec.cli.vnn_worker", json.dumps(asdict(job))]
+    program = [sys.executable, "-P", "-m", "conspec.cli.vnn_worker", *job.arguments()]
     return _read(run_limited(program, job.seconds, _memory_mib()))
 
 
@@ -29,13 +29,13 @@ def _read(ended: Ended) -> Answer:
     lines = ended.stderr.strip().splitlines()
     if ended.code == 3 and lines:
         raise BadFile(lines[-1].removeprefix("error: "))
-    try:
-        found = json.loads(ended.stdout)
-        answer = Answer(found["word"], found["witness"], tuple(found["notes"]))
-    except (ValueError, KeyError, TypeError):
-        last = f": {lines[-1]}" if lines else ""
-        return Answer("unknown", notes=(f"the process ended with code {ended.code}{last}",))
-    return answer
+    word, _, witness = ended.stdout.partition("\n")
+    notes = tuple(line.removeprefix(NOTE) for line in lines if line.startswith(NOTE))
+    is_whole = word in WORDS and bool(witness) == (word == "sat")
+    if ended.code == 0 and is_whole:
+        return Answer(word, witness, notes)
+    last = f": {lines[-1]}" if lines else ""
+    return Answer("unknown", notes=(f"the process ended with code {ended.code}{last}",))
 
 
 def _memory_mib() -> int:

@@ -1,16 +1,17 @@
-"""One VNN-LIB problem in a process of its own: ``python -m conspec.cli.vnn_worker JOB``.
+"""One VNN-LIB problem in a process of its own: ``python -m conspec.cli.vnn_worker query=FILE …``.
 
-JOB and the one line printed are JSON. What decides may hang in a solver or fill the memory; so
-``conspec vnn`` runs it here, under limits, and can always answer in time.
+The arguments are the fields of `Job`. Word and witness are printed as the standard has them, notes
+on standard error. What decides may hang in a solver or fill the memory; so ``conspec vnn`` runs it
+here, under limits, and can always answer in time. ``conspec bench run``, which has its own limits,
+calls it at once.
 """
 
 import gzip
-import json
 import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 2**31
 """Of an unpacked network."""
+NOTE = "note: "
+"""What a line of notes begins with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,22 @@ class Job:
     seconds: float
     real: bool = False
 
+    def arguments(self) -> list[str]:
+        """The job as arguments of this program."""
+        found = [f"query={self.query}", f"model={self.model}", f"engine={self.engine}"]
+        found.append(f"seconds={self.seconds!r}")
+        found += [] if self.name is None else [f"name={self.name}"]
+        return [*found, "real=yes"] if self.real else found
+
+    @classmethod
+    def of(cls, arguments: Sequence[str]) -> "Job":
+        """The job that arguments of this program describe."""
+        given = dict(argument.split("=", 1) for argument in arguments)
+        query, model, engine = given["query"], given["model"], given["engine"]
+        return cls(
+            query, model, given.get("name"), engine, float(given["seconds"]), "real" in given
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -68,14 +87,17 @@ class Answer:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Decide the job given as the only argument; `Exit.BAD_INPUT` if its files are at fault."""
+    """Decide the job in the arguments; `Exit.BAD_INPUT` if its files are at fault."""
     start = monotonic()
     try:
-        answer = decide(Job(**json.loads(arguments[0])), start)
+        answer = decide(Job.of(arguments), start)
     except (ConspecError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return Exit.BAD_INPUT
-    print(json.dumps(asdict(answer)))
+    for note in answer.notes:
+        print(NOTE + " ".join(note.split()), file=sys.stderr)
+    print(answer.word)
+    print(answer.witness, end="")
     return 0
 
 

@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import json
 import re
 import sys
 from collections.abc import Sequence
@@ -328,9 +327,11 @@ def test_a_process_that_hangs_is_timed_out(
         (Ended(-9, "", "", 1.0, 1.0, 1.0, "memory"), "unknown", "memory of this machine"),
         (Ended(-11, "", "", 1.0, 1.0, 1.0, "done"), "unknown", "ended with code -11"),
         (Ended(1, "", "Traceback\nKeyError: 1", 1.0, 1.0, 1.0, "done"), "unknown", "KeyError"),
-        (Ended(0, '{"word": "sat"}', "", 1.0, 1.0, 1.0, "done"), "unknown", "code 0"),
-        (Ended(0, "[1]", "", 1.0, 1.0, 1.0, "done"), "unknown", "code 0"),
-        (Ended(-9, '{"word":"sat"}', "", 1.0, 1.0, 1.0, "timeout"), "timed-out", ""),
+        (Ended(0, "sat", "", 1.0, 1.0, 1.0, "done"), "unknown", "code 0"),
+        (Ended(0, "proved\n", "", 1.0, 1.0, 1.0, "done"), "unknown", "code 0"),
+        (Ended(-11, "unsat\n", "", 1.0, 1.0, 1.0, "done"), "unknown", "ended with code -11"),
+        (Ended(0, "unsat\n", "note: a\nb\n", 1.0, 1.0, 1.0, "done"), "unsat", "a"),
+        (Ended(-9, "unsat\n", "", 1.0, 1.0, 1.0, "timeout"), "timed-out", ""),
     ],
 )
 def test_whatever_becomes_of_the_process_is_an_answer(
@@ -543,15 +544,25 @@ def test_bad_lists(tmp_path: Path) -> None:
         called("run", table, "--out", tmp_path / "none" / "r.csv")
 
 
-def test_the_worker_speaks_json(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    write_model(tmp_path / "m.onnx")
+def test_the_worker_prints_word_witness_and_notes(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = write_model(tmp_path / "m = 1.onnx")
     query = write(tmp_path / "q.vnnlib", FIRST + "(assert (>= Y_0 1))")
-    job = {"query": str(query), "model": str(tmp_path / "m.onnx"), "name": None}
-    job |= {"engine": "auto", "seconds": 60.0}  # type: ignore[dict-item]  # JSON of any kind
-    assert vnn_worker.main([json.dumps(job)]) == 0
-    assert json.loads(capfd.readouterr().out)["word"] == "sat"
+    job = Job(str(query), str(model), None, "auto", 60.0)
+    assert vnn_worker.main(job.arguments()) == 0
+    found = capfd.readouterr()
+    assert found.out.startswith("sat\n((X_0 ")
+    assert all(line.startswith(vnn_worker.NOTE) for line in found.err.splitlines())
     write(query, FIRST + "(assert (>= Y_0\n(* X_0 X_1)))")
-    assert vnn_worker.main([json.dumps(job)]) == Exit.BAD_INPUT
+    assert vnn_worker.main(job.arguments()) == Exit.BAD_INPUT
     error = capfd.readouterr().err
     assert error.startswith(f"error: {query}:5: a product of two")
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", [None, "", "f=g"])
+@pytest.mark.parametrize("real", [False, True])
+def test_a_job_survives_its_arguments(name: str | None, real: bool) -> None:
+    job = Job("a=b.vnnlib", "", name, "auto", 0.1, real)
+    assert Job.of(job.arguments()) == job

@@ -13,17 +13,17 @@ from conspec.encodings.milp import (
     INFINITY,
     Answer,
     Column,
-    MilpSession,
     MilpSolver,
     Objective,
     Row,
     Status,
 )
+from conspec.encodings.milp_session import MilpSession
 from conspec.encodings.query import Query
 from conspec.encodings.scores import ScoreSpace
 from conspec.specs.rewrite import Nnf
 from conspec.verifier.engines import MILP_SOLVERS, TOLERANCE, MilpEngine
-from conspec.verifier.verdict import Reason, Unknown
+from conspec.verifier.verdict import Proved, Reason, Unknown, Violated
 from tests import oracle, spaces
 
 RUN = [name for name in MILP_SOLVERS if name != "scip" or find_spec("pyscipopt")]
@@ -146,7 +146,10 @@ def test_a_bound_below_zero_is_a_proof(query: Query) -> None:
 
 
 DEEP = spaces.space(([[1.0], [-1.0]], [0.0, 0.0]), ([[1.0]], [0.0]), ([[1.0]], [0.0]))
+# logit = −relu(0.5 − relu(z)): it gains from the second neuron falling, so from the first rising.
+FALLING = spaces.space(([[1.0]], [0.0]), ([[1.0]], [0.0]), ([[-1.0]], [0.5]), ([[-1.0]], [0.0]))
 PROVED = [
+    ("not (logit(x) >= -0.2 and score(a) <= 0)", FALLING),
     # Each is lost if a binary says too little: of a neuron, or of a nested count.
     ("score(a) < -0.1 => logit(x) < 0.05", DEEP),
     ("score(a) > 0.1 => logit(x) < score(a) + 0.01", DEEP),
@@ -195,7 +198,7 @@ class Refusing:
     def drop(self, columns: int, rows: int) -> None:
         """Nothing to drop."""
 
-    def maximise(self, objective: object, seconds: float) -> Answer:
+    def maximise(self, objective: object, seconds: float, goal: float = INFINITY) -> Answer:
         return self.word
 
 
@@ -235,3 +238,100 @@ def test_the_tie_in_a_point_box_is_not_cut_off() -> None:
         for name in RUN:
             session = MilpSession(space, region, MILP_SOLVERS[name]())
             assert session.maximise(query.violation, 10.0).bound >= -TOLERANCE
+
+
+def test_a_solver_stops_at_the_goal(solver: Callable[[], MilpSolver]) -> None:
+    """The first point that is good enough ends the search, and leaves no goal behind."""
+    query = spaces.query(SPACE, BODIES[3], REGION)
+    session = MilpSession(SPACE, REGION, solver())
+    best = session.maximise(query.violation, 20.0)
+    stopped = session.maximise(query.violation, 20.0, Objective(goal=0.01))
+    assert stopped.status in (Status.GOAL, Status.OPTIMAL)
+    assert stopped.point is not None
+    assert stopped.bound >= best.bound - 1e-6
+    out_of_reach = session.maximise(query.violation, 20.0, Objective(goal=0.9))
+    assert same((out_of_reach.status, out_of_reach.bound), (best.status, best.bound))
+    assert same(asked(session, query.violation), (best.status, best.bound))
+
+
+def test_nothing_reaches_a_floor_above_the_maximum(solver: Callable[[], MilpSolver]) -> None:
+    query = spaces.query(SPACE, BODIES[3], REGION)
+    session = MilpSession(SPACE, REGION, solver())
+    best = session.maximise(query.violation, 20.0).bound
+    below = session.maximise(query.violation, 20.0, Objective(margin_floor=best - 0.01))
+    above = session.maximise(query.violation, 20.0, Objective(margin_floor=best + 0.01))
+    assert below.bound == pytest.approx(best, abs=1e-5)
+    assert above.status is Status.INFEASIBLE
+
+
+@settings(modest, max_examples=40)
+@given(spaces.contested(spaces.spaces(depth=st.integers(1, 3))))
+def test_engines_decide_deep_heads_by_cases_as_the_oracle_does(query: Query) -> None:
+    if query.is_affine:
+        return  # decided as a whole
+    truth = oracle.decide(query)
+    for name in RUN:
+        engine = MilpEngine(name, query.space, query.region)
+        verdict = engine.decide(query, query.constrained, 20.0)
+        if isinstance(verdict, Unknown):
+            assert verdict.reason in (Reason.MARGIN_IN_TOLERANCE, Reason.NO_VALID_POINT)
+        else:
+            assert isinstance(verdict, Proved) is truth
+        if isinstance(verdict, Violated):
+            assert oracle.refuted(query, verdict.witness)
+
+
+def hull_of_two(weight: float) -> Query:
+    """``weight · (|x| − 1/2) ≥ 0`` nowhere; the neurons' weights have its sign."""
+    head = (([[1.0], [-1.0]], [0.0, 0.0]), ([[weight, weight]], [-weight / 2]))
+    scores = spaces.space(([[1.0]], [0.0]), *head)
+    return spaces.query(scores, "logit(x) < 0", spaces.box_of([-1], [1]))
+
+
+class Counting(Refusing):
+    """Counts the integers among the columns that it is given."""
+
+    def __init__(self) -> None:
+        super().__init__(Answer(Status.FAILED))
+        self.integers = 0
+
+    def add_columns(self, columns: object) -> None:
+        assert isinstance(columns, list)
+        self.integers += sum(column.integer for column in columns)
+
+
+@pytest.mark.parametrize(("weight", "binaries"), [(1.0, 2), (-1.0, 0)])
+def test_only_neurons_that_the_margin_gains_from_need_a_binary(
+    weight: float, binaries: int
+) -> None:
+    query = hull_of_two(weight)
+    model = Counting()
+    MilpSession(query.space, query.region, model).maximise(query.violation, 1.0)
+    assert model.integers == binaries
+    for name in RUN:
+        session = MilpSession(query.space, query.region, MILP_SOLVERS[name]())
+        # The scale is the interval's: |x| may be 2 there, so 2 − 1/2.
+        assert session.maximise(query.violation, 10.0).bound == pytest.approx(1 / 3, abs=1e-5)
+
+
+def test_an_unknown_case_is_not_lost_among_proved_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One case without an answer leaves the whole unknown, wherever it stands."""
+    words = [Answer(Status.INFEASIBLE), Answer(Status.FAILED), Answer(Status.INFEASIBLE)]
+    for turn in range(3):
+        waiting = [*words[turn:], *words[:turn]]
+
+        class Scripted(Refusing):
+            def maximise(self, objective: object, seconds: float, goal: float = INFINITY) -> Answer:
+                return self.answers.pop(0)
+
+            answers = waiting
+
+        monkeypatch.setitem(MILP_SOLVERS, "highs", lambda: Scripted(words[0]))
+        eye = [[1.0, 0.0], [0.0, 1.0]]
+        scores = spaces.space((eye, [0.0, 0.0]), (eye, [0.0, 0.0]), ([*eye, [1.0, 1.0]], [0.0] * 3))
+        region = spaces.box_of([-1, -1], [1, 1])
+        body = "not (logit(x) > 0.5 or logit(y) > 0.5 or logit(w) > 1.5)"
+        query = spaces.query(scores, body, region)
+        verdict = MilpEngine("highs", scores, region).decide(query, query.violation, 5.0)
+        assert isinstance(verdict, Unknown)
+        assert not waiting

@@ -1,10 +1,10 @@
 """The front door: ``verify`` for one query, ``verify_suite`` for a suite.
 
 ``auto`` goes from cheap to dear: look at the stored embeddings, screen the whole suite with
-closed-form bounds, search multipliers for what is left in batches, then lemmas (or HiGHS where
-logits of a ReLU head are compared), and z3 where those are not sure. A named engine decides what
-the closed-form bounds leave open; what they prove, they prove for every engine
-(``engines.open_session`` asks a solver without them).
+closed-form bounds, search multipliers for what is left in batches, then lemmas (or, where logits
+of a ReLU head are compared, a climb to a counterexample and HiGHS), and z3 where those are not
+sure. A named engine decides what the closed-form bounds leave open; what they prove, they prove for
+every engine (``engines.open_session`` asks a solver without them).
 """
 
 from collections.abc import Iterator, Sequence
@@ -293,6 +293,8 @@ def _settled(
         # Solvers leave has(…) open; what was said of it before them is the better reason.
         if verdict.reason is not Reason.UNSUPPORTED_ATOM or undecided.reason is Reason.INCOMPLETE:
             undecided = verdict
+        if verdict.reason is Reason.TIME_LIMIT and not query.is_affine:
+            break  # on a ReLU head z3 takes longer than a MILP solver, for what both can settle
     return undecided, stage
 
 
@@ -300,7 +302,7 @@ def _stages(engine: str, is_affine: bool) -> tuple[str, ...]:
     """The sessions to ask, in order."""
     if engine != "auto":
         return (engine,)
-    return ("lemmas", "z3") if is_affine else ("highs", "z3")
+    return ("lemmas", "z3") if is_affine else ("falsify", "highs", "z3")
 
 
 def _certified(

@@ -6,15 +6,21 @@ than its tolerance, and everything else is ``Unknown``.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from time import monotonic
 from typing import Protocol
 
-from conspec.encodings.milp import Answer, MilpSession, MilpSolver, Status
+from conspec.encodings.linear_bounds import LayerBounds
+from conspec.encodings.milp import INFINITY, Answer, MilpSolver, Objective, Status
+from conspec.encodings.milp_session import MilpSession
 from conspec.encodings.query import Query
 from conspec.encodings.regions import ConvexRegion
 from conspec.encodings.scores import ScoreSpace
 from conspec.encodings.smt import PRECISIONS, SmtSession
-from conspec.specs.rewrite import Nnf
+from conspec.encodings.tightening import tightened
+from conspec.specs.rewrite import All, Halfspace, Nnf, literals
+from conspec.verifier.cases import cases_of, literals_of
+from conspec.verifier.falsify import Falsifier
 from conspec.verifier.lemmas import LemmaEngine
 from conspec.verifier.verdict import Proved, Reason, Trust, Unknown, Verdict, Violated
 from conspec.verifier.witness import validated_at
@@ -23,6 +29,11 @@ TOLERANCE = 1e-5
 """A scaled margin this far below zero is taken as a proof. Literals are scaled to ranges of
 [−1, 1]; the solvers' feasibility and integrality tolerances are 1e-6 (SCIP, HiGHS, Gurobi differ
 a little), and a binary that is off by 1e-6 moves a guarded literal by at most 2e-6."""
+
+FLOOR = -2.0 * TOLERANCE
+"""Points with a smaller scaled margin are not looked for: no such point means a proof, too."""
+GOAL = 1e-4
+"""A scaled margin that is surely large enough for a counterexample: well above the tolerances."""
 
 
 class Session(Protocol):
@@ -85,11 +96,73 @@ class MilpEngine:
             return Unknown(Reason.SOLVER_FAILED, str(error))
 
     def _decide(self, query: Query, violation: Nnf, seconds: float) -> Verdict:
-        session = self.session
+        found = [lit for lit in literals(violation) if isinstance(lit, Halfspace)]
+        if all(self._space.is_affine(literal) for literal in found):
+            return self._settled(query, self._maximised(violation, None, seconds, Objective()))
+        return self._by_cases(query, violation, monotonic() + seconds)
+
+    def _by_cases(self, query: Query, violation: Nnf, deadline: float) -> Verdict:
+        """The verdict from those of the cases: the likeliest first, each with a share of time."""
+        waiting = self._open_cases(violation)
+        stuck: Unknown | None = None
+        while waiting:
+            again = []
+            for place, (case, bounds) in enumerate(waiting):
+                share = max(deadline - monotonic(), 0.0) / (len(waiting) - place)
+                verdict = self._decide_case(query, case, bounds, share)
+                if isinstance(verdict, Violated):
+                    return verdict
+                if isinstance(verdict, Unknown):
+                    if verdict.reason is Reason.TIME_LIMIT and monotonic() < deadline:
+                        again.append((case, bounds))
+                    else:
+                        stuck = verdict
+            waiting = again
+        return Proved(Trust.SOLVER) if stuck is None else stuck
+
+    def _open_cases(self, violation: Nnf) -> list[tuple[All, list[LayerBounds]]]:
+        """The cases that bounds do not refute, with bounds of the neurons where they hold."""
+        base, found = self.session.bounds, []
+        for case in cases_of(violation):
+            known = literals_of(case)
+            left = tightened(self._space, self._region, base, known) if known else None
+            if left is None:
+                found.append((INFINITY, case, base))
+            elif not left.refuted:
+                found.append((left.highest, case, left.bounds))
+        found.sort(key=lambda entry: entry[0], reverse=True)
+        return [(case, bounds) for _, case, bounds in found]
+
+    def _decide_case(
+        self, query: Query, case: All, bounds: list[LayerBounds], seconds: float
+    ) -> Verdict:
+        """The verdict on one case; "infeasible" means that no margin reaches the floor."""
         deadline = monotonic() + seconds
-        answer = session.maximise(violation, seconds)
+        aim = Objective(margin_floor=FLOOR, goal=INFINITY if query.cones else GOAL)
+        answer = self._maximised(case, bounds, seconds, aim)
+        if answer.status is Status.GOAL:
+            found = self._settled(query, answer)
+            if isinstance(found, Violated):
+                return found
+            left = max(deadline - monotonic(), 0.0)
+            answer = self._maximised(case, bounds, left, replace(aim, goal=INFINITY))
+        if answer.status is Status.INFEASIBLE:
+            return Proved(Trust.SOLVER)
+        return self._settled(query, answer)
+
+    def _maximised(
+        self, violation: Nnf, bounds: list[LayerBounds] | None, seconds: float, aim: Objective
+    ) -> Answer:
+        """The solver's answer; for a ball, after cutting off what lies outside it."""
+        session, deadline = self.session, monotonic() + seconds
+        answer = session.maximise(violation, seconds, aim, bounds)
         while answer.point is not None and monotonic() < deadline and session.cut(answer.point):
-            answer = session.maximise(violation, max(deadline - monotonic(), 0.0))
+            left = max(deadline - monotonic(), 0.0)
+            answer = session.maximise(violation, left, aim, bounds)
+        return answer
+
+    def _settled(self, query: Query, answer: Answer) -> Verdict:
+        """What an answer means."""
         if answer.status is Status.TOO_LARGE:
             self._session = None  # rows of the refused model would stay in it
         if answer.bound < -TOLERANCE and answer.status is not Status.FAILED:
@@ -164,4 +237,6 @@ def open_session(engine: str, space: ScoreSpace, region: ConvexRegion) -> Sessio
     """A session of a named solver on a region."""
     if engine == "lemmas":
         return LemmaEngine(space, region)
+    if engine == "falsify":
+        return Falsifier(space, region)
     return Z3Engine(space, region) if engine == "z3" else MilpEngine(engine, space, region)

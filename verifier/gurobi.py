@@ -61,13 +61,16 @@ class Gurobi:
         for _ in range(columns):
             self._model.remove(self._variables.pop())
 
-    def maximise(self, objective: Sequence[tuple[int, float]], seconds: float) -> Answer:
-        """Maximise a linear objective."""
+    def maximise(
+        self, objective: Sequence[tuple[int, float]], seconds: float, goal: float = INFINITY
+    ) -> Answer:
+        """Maximise a linear objective, until a point with ``goal`` or more is found."""
         terms = [value for _, value in objective]
         self._model.setObjective(
             self._api.LinExpr(terms, [self._variables[place] for place, _ in objective])
         )
         self._model.Params.TimeLimit = seconds
+        self._model.Params.BestObjStop = goal
         try:
             self._model.optimize()
         except self._api.GurobiError as error:
@@ -82,11 +85,13 @@ class Gurobi:
             codes.OPTIMAL: Status.OPTIMAL,
             codes.INFEASIBLE: Status.INFEASIBLE,
             codes.TIME_LIMIT: Status.TIME_LIMIT,
+            codes.USER_OBJ_LIMIT: Status.GOAL,
         }
         code = self._model.Status
         status = statuses.get(code, Status.FAILED)
         bound = INFINITY
-        if status is Status.OPTIMAL or (status is Status.TIME_LIMIT and self._model.IsMIP):
+        stopped = status in (Status.TIME_LIMIT, Status.GOAL)
+        if status is Status.OPTIMAL or (stopped and self._model.IsMIP):
             bound = float(self._model.ObjBound)
         point = None
         if self._model.SolCount:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from conspec.encodings.milp import Answer, Column, Row, Status
+from conspec.encodings.milp import INFINITY, Answer, Column, Row, Status
 
 
 class Highs:
@@ -23,6 +23,7 @@ class Highs:
             highspy.HighsModelStatus.kOptimal: Status.OPTIMAL,
             highspy.HighsModelStatus.kInfeasible: Status.INFEASIBLE,
             highspy.HighsModelStatus.kTimeLimit: Status.TIME_LIMIT,
+            highspy.HighsModelStatus.kObjectiveTarget: Status.GOAL,
         }
 
     def add_columns(self, columns: Sequence[Column]) -> None:
@@ -51,27 +52,37 @@ class Highs:
             last = np.arange(width - columns, width, dtype=np.int32)
             self._model.deleteCols(columns, last)
 
-    def maximise(self, objective: Sequence[tuple[int, float]], seconds: float) -> Answer:
+    def maximise(
+        self, objective: Sequence[tuple[int, float]], seconds: float, goal: float = INFINITY
+    ) -> Answer:
         """Maximise a linear objective, then clear it."""
         for place, value in objective:
             self._model.changeColCost(place, value)
-        self._model.setOptionValue("time_limit", max(seconds, 0.01))
+        # The limit of an LP is for the model's whole life, that of a MILP for one run.
+        spent = 0.0 if self._is_mixed() else self._model.getRunTime()
+        self._model.setOptionValue("time_limit", spent + max(seconds, 0.01))
+        # HiGHS takes no target by default, which for a maximum it writes as minus infinity.
+        self._model.setOptionValue("objective_target", goal if goal < INFINITY else -INFINITY)
         self._model.run()
         answer = self._answer()
         for place, _ in objective:
             self._model.changeColCost(place, 0.0)
         return answer
 
+    def _is_mixed(self) -> bool:
+        """Whether some variable is an integer."""
+        return any(kind == self._integer for kind in self._model.getLp().integrality_)
+
     def _answer(self) -> Answer:
         """What the run gave."""
         model_status = self._model.getModelStatus()
         status = self._statuses.get(model_status, Status.FAILED)
         info = self._model.getInfo()
-        mixed = any(kind == self._integer for kind in self._model.getLp().integrality_)
+        mixed = self._is_mixed()
         bound = float("inf")
         if status is Status.OPTIMAL:
             bound = info.mip_dual_bound if mixed else info.objective_function_value
-        elif status is Status.TIME_LIMIT and mixed:
+        elif status in (Status.TIME_LIMIT, Status.GOAL) and mixed:
             bound = info.mip_dual_bound
         solution = self._model.getSolution()
         # primal_solution_status 2 means feasible; without it the values are meaningless.

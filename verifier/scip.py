@@ -8,6 +8,8 @@ import numpy as np
 from conspec.encodings.milp import INFINITY, Answer, Column, Row, Status
 from conspec.specs.errors import MissingSolver
 
+_NO_GOAL = 1e99  # SCIP_INVALID, the parameter's default
+
 
 class Scip:
     """A SCIP model that grows and shrinks at its end."""
@@ -58,12 +60,15 @@ class Scip:
         for _ in range(columns):
             self._model.delVar(self._variables.pop())
 
-    def maximise(self, objective: Sequence[tuple[int, float]], seconds: float) -> Answer:
-        """Maximise a linear objective."""
+    def maximise(
+        self, objective: Sequence[tuple[int, float]], seconds: float, goal: float = INFINITY
+    ) -> Answer:
+        """Maximise a linear objective, until a point with ``goal`` or more is found."""
         self._model.freeTransform()
         terms = self._api.quicksum(value * self._variables[place] for place, value in objective)
         self._model.setObjective(terms, "maximize")
         self._model.setParam("limits/time", seconds)
+        self._model.setParam("limits/primal", goal if goal < INFINITY else _NO_GOAL)
         self._model.optimize()
         return self._answer()
 
@@ -74,10 +79,11 @@ class Scip:
             "optimal": Status.OPTIMAL,
             "infeasible": Status.INFEASIBLE,
             "timelimit": Status.TIME_LIMIT,
+            "primallimit": Status.GOAL,
         }
         status = statuses.get(word, Status.FAILED)
         bound = INFINITY
-        if status in (Status.OPTIMAL, Status.TIME_LIMIT):
+        if status in (Status.OPTIMAL, Status.TIME_LIMIT, Status.GOAL):
             bound = float(self._model.getDualbound())
         point = None
         if self._model.getNSols() > 0:

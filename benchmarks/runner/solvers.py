@@ -16,21 +16,21 @@ from conspec.specs.errors import BadUsage, MissingSolver, UnknownName
 
 _VERSION_SECONDS = 120.0
 _VERSION_MIB = 4096
-_CONSPEC = (sys.executable, "-c", "import sys; from conspec.cli.main import main; sys.exit(main())")
+_CONSPEC = (sys.executable, "-P", "-m", "conspec.cli.vnn_worker")
 _PACKAGES = {"z3": "z3-solver", "highs": "highspy", "gurobi": "gurobipy", "scip": "pyscipopt"}
 
 
 def _engine(name: str) -> Solver:
-    """One of our engines, through the command line of VNN-LIB 2.0.
+    """One of our engines: the process that ``conspec vnn verify`` starts, under our own limits.
 
     Float types are read as real numbers, as all the other tools do without being asked.
     """
     engine = name.partition("-")[2] or "auto"
-    verify = ("vnn", "verify", "{query}", "--network", "{network}={onnx}")
-    limits = ("--timeout", "{seconds}", "--engine", engine, "--real")
+    files = ("query={query}", "model={onnx}")
+    limits = ("seconds={seconds}", f"engine={engine}", "real=yes")
     packages = ("conspec", *(_PACKAGES[key] for key in (engine,) if key in _PACKAGES))
     extra = "conspec[scip]" if engine == "scip" else "conspec"
-    return Solver(name, ("vnnlib1", "vnnlib2"), (*_CONSPEC, *verify, *limits), packages, extra)
+    return Solver(name, ("vnnlib1", "vnnlib2"), (*_CONSPEC, *files, *limits), packages, extra)
 
 
 def _peer(module: str, package: str, query: str, extra: str) -> Solver:
