@@ -20,6 +20,10 @@ from conspec.encodings.rounding import Bools, Floats
 from conspec.encodings.scores import ScoreSpace
 from conspec.specs.rewrite import All, Cone, Count, Halfspace, Nnf, Some
 
+WIDER = 1e-3
+"""By how much ranges are widened, in units of the region's: far above the solvers' tolerances, so
+that none takes a narrow range for an empty one, or drops its size from a row as too small."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scaled:
@@ -43,30 +47,79 @@ class Scaled:
 
 
 @dataclass(frozen=True, eq=False)
+class Columns:
+    """Columns that stand for numbers: a number is ``offset + unit · column``.
+
+    Attributes:
+        places: the columns, [c].
+        signed: bool [c]: whether a column's range is [−1, 1]; else it is [0, 1].
+    """
+
+    places: Sequence[int]
+    signed: Bools
+
+    def interval(self, row: Vector, constant: Fraction) -> tuple[Fraction, Fraction]:
+        """Middle and half-width of ``row · columns + constant``, exactly."""
+        one_sided = [top for top, both in zip(row.numerators, self.signed, strict=True) if not both]
+        half = 2 * sum(map(abs, row.numerators)) - sum(map(abs, one_sided))
+        middle = constant + Fraction(sum(one_sided), 2 * row.denominator)
+        return middle, Fraction(half, 2 * row.denominator)
+
+
+@dataclass(frozen=True, eq=False)
 class Hidden:
     """The columns of one hidden layer's neurons that can be active.
 
+    Before its ReLU a neuron is ``middle + size · t``, so that its own range, however narrow, is
+    that of a column: solvers have absolute tolerances. After it, an active neuron is the same; one
+    that may have either sign is ``top · y``.
+
     Attributes:
         alive: which neurons those are.
-        sizes: [m], the unit of each neuron's columns; zero for the others.
-        before: columns of the values before the ReLU, one per living neuron.
-        after: columns of the values after it.
+        bounds: of all neurons before the ReLU, on the region.
+        middles: [m], exact: the range of a large neuron may be narrower than a float's last digit.
+        sizes: [m], positive for living neurons.
+        before: columns t in [−1, 1], one per living neuron.
+        after: columns y in [0, 1] of the living unstable neurons; the active ones have their t.
     """
 
     alive: NDArray[np.intp]
+    bounds: LayerBounds
+    middles: Vector
     sizes: Floats
     before: range
-    after: range
+    after: Sequence[int]
 
     @cached_property
-    def _units(self) -> Vector:
-        """The sizes, exactly."""
-        return from_array(self.sizes)
+    def columns(self) -> Columns:
+        """The columns of the values after the ReLU, one per living neuron."""
+        return Columns(self.after, ~self.bounds.unstable[self.alive])
 
-    def over_columns(self, row: Vector) -> Vector:
-        """A row over the layer's values after the ReLU, as a row over the columns ``after``."""
-        scaled = product(row, self._units)
-        return Vector(tuple(scaled.numerators[i] for i in self.alive), scaled.denominator)
+    @cached_property
+    def tops(self) -> Floats:
+        """Units [m] of unstable neurons after the ReLU: no value is larger, and no slope huge."""
+        found: Floats = np.maximum(self.bounds.upper, self.sizes)
+        return found
+
+    @cached_property
+    def _units(self) -> tuple[Vector, Vector]:
+        """Units and offsets of the values after the ReLU, [m] each, exactly."""
+        unstable = self.bounds.unstable
+        units = np.where(unstable, self.tops, self.sizes)
+        pairs = zip(self.middles.numerators, unstable.tolist(), strict=True)
+        offsets = tuple(0 if either else top for top, either in pairs)
+        return from_array(units), Vector(offsets, self.middles.denominator)
+
+    def over_columns(self, row: Vector) -> tuple[Vector, Fraction]:
+        """A row over the layer's values after the ReLU, as a row over `columns` and a constant."""
+        units, offsets = self._units
+        kept = [row.numerators[place] for place in self.alive]
+        living = Vector(tuple(kept), row.denominator)
+        chosen = Vector(tuple(units.numerators[place] for place in self.alive), units.denominator)
+        moved = Vector(
+            tuple(offsets.numerators[place] for place in self.alive), offsets.denominator
+        )
+        return product(living, chosen), living.dot(moved)
 
 
 def wanted_sides(space: ScoreSpace, found: Sequence[Halfspace]) -> list[Bools]:
@@ -113,21 +166,31 @@ def relu_rows(
     columns: list[Column] = []
     rows: list[Row] = []
     for neuron, before, after in zip(layer.alive, layer.before, layer.after, strict=True):
-        size = layer.sizes[neuron]
-        low = max(float(bounds.lower[neuron] / size), -1.0)
-        high = min(float(bounds.upper[neuron] / size), 1.0)
-        rows += [Row(low, INFINITY, [before], [1.0]), Row(-INFINITY, high, [before], [1.0])]
-        if high <= 0:
+        known_low, known_high = float(bounds.lower[neuron]), float(bounds.upper[neuron])
+        middle = Fraction(layer.middles.numerators[neuron], layer.middles.denominator)
+        size = Fraction(layer.sizes[neuron])
+        low = float((Fraction(known_low) - middle) / size) - WIDER
+        high = float((Fraction(known_high) - middle) / size) + WIDER
+        rows += [Row(low, INFINITY, [before], [1.0])] if low > -1.0 else []
+        rows += [Row(-INFINITY, high, [before], [1.0])] if high < 1.0 else []
+        if before == after:
+            continue
+        # Everything in units of the top: y is the value after the ReLU, slope · t + start before.
+        top = float(layer.tops[neuron])
+        slope, start = float(size) / top, float(middle / Fraction(top))
+        if known_high <= 0:
             rows.append(Row(0.0, 0.0, [after], [1.0]))
-        elif low >= 0:
-            rows.append(Row(0.0, 0.0, [before, after], [1.0, -1.0]))
+        elif known_low >= 0:
+            rows.append(Row(-start, -start, [before, after], [slope, -1.0]))
         else:
-            rows.append(Row(-INFINITY, 0.0, [before, after], [1.0, -1.0]))
+            rows.append(Row(-INFINITY, -start, [before, after], [slope, -1.0]))
             if rising[neuron]:
                 side = first + len(columns)
                 columns.append(Column(0.0, 1.0, integer=True))
-                rows.append(Row(low, INFINITY, [before, after, side], [1.0, -1.0, low]))
-                rows.append(Row(-INFINITY, 0.0, [after, side], [1.0, -high]))
+                least, most = known_low / top - WIDER, known_high / top + WIDER
+                chosen = [before, after, side]
+                rows.append(Row(least - start, INFINITY, chosen, [slope, -1.0, least]))
+                rows.append(Row(-INFINITY, 0.0, [after, side], [1.0, -most]))
     return columns, rows
 
 

@@ -11,18 +11,26 @@ The margin is maximised rather than asked to be non-negative: with a zero object
 the point on the border, where the exact check refuses it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 
 from conspec.encodings.bounds import hidden_bounds
-from conspec.encodings.exact import Vector, zeros
+from conspec.encodings.exact import Vector, vector, zeros
 from conspec.encodings.images import Shape, shape_maximum
 from conspec.encodings.linear_bounds import LayerBounds, linear_uppers
 from conspec.encodings.milp import INFINITY, Answer, Column, MilpSolver, Objective, Row
-from conspec.encodings.milp_rows import FormulaRows, Hidden, Scaled, relu_rows, wanted_sides
+from conspec.encodings.milp_rows import (
+    WIDER,
+    Columns,
+    FormulaRows,
+    Hidden,
+    Scaled,
+    relu_rows,
+    wanted_sides,
+)
 from conspec.encodings.network import Affine
 from conspec.encodings.regions import ConvexRegion
 from conspec.encodings.rounding import Floats
@@ -37,7 +45,7 @@ MARGIN = Objective()
 ROUND = 1e-6
 """How far outside a ball a point may lie before it is cut off: the solvers' own tolerance."""
 ROOM = 1e-9
-"""By how much the scaled range of a literal is widened."""
+"""By how much a tangent of a ball is moved outward, for its rounding."""
 
 
 class MilpSession:
@@ -81,28 +89,37 @@ class MilpSession:
         if not (np.isfinite(bounds.lower).all() and np.isfinite(bounds.upper).all()):
             raise OverflowError("bounds of a hidden neuron are beyond float64")
         alive = np.flatnonzero(bounds.upper > 0)
+        middles = [Fraction(0)] * layer.outputs
         sizes = np.zeros(layer.outputs)
-        before = self._new([Column(-1.0, 1.0)] * len(alive))
-        after = self._new([Column(0.0, 1.0)] * len(alive))
+        before = self._new([Column(-1.0 - WIDER, 1.0 + WIDER)] * len(alive))
+        inputs = self._inputs
         for place, neuron in enumerate(alive):
             row, constant = layer.row(int(neuron))
             if self._layers:
-                last = self._layers[-1]
-                row, inputs = last.over_columns(row), last.after
+                row, moved = self._layers[-1].over_columns(row)
+                constant += moved
             else:
                 row, constant = self._region.pull(row, constant)
-                inputs = self._parameters
-            # Divided by all that it could be, so that no solver drops a coefficient that matters
-            # and no tolerance of the inputs is multiplied; its bounds may be far tighter.
-            total = Fraction(sum(map(abs, row.numerators)), row.denominator) + abs(constant)
-            size = Fraction(float(total) or 1.0)
-            sizes[neuron] = float(size)
-            weights, offset = _divided(row, constant, size)
+            middles[neuron], half = inputs.interval(row, constant)
+            sizes[neuron] = float(half) or 1.0
+            rest = constant - middles[neuron]
+            weights, offset = _divided(row, rest, Fraction(sizes[neuron]))
             used = np.flatnonzero(weights)
-            columns = [*(inputs[i] for i in used), before[place]]
+            columns = [*(inputs.places[i] for i in used), before[place]]
             values = [*weights[used].tolist(), -1.0]
             self._solver.add_rows([Row(-offset, -offset, columns, values)])
-        return Hidden(alive, sizes, before, after)
+        after = list(before)
+        for place in np.flatnonzero(bounds.unstable[alive]):
+            (after[place],) = self._new([Column(0.0, 1.0)])
+        return Hidden(alive, bounds, vector(middles), sizes, before, after)
+
+    @property
+    def _inputs(self) -> Columns:
+        """What the next layer reads."""
+        if self._layers:
+            return self._layers[-1].columns
+        is_simplex = self._region.shape is Shape.SIMPLEX
+        return Columns(self._parameters, np.full(len(self._parameters), not is_simplex))
 
     def _literal(self, literal: Halfspace) -> Scaled:
         """A literal's own column."""
@@ -114,18 +131,21 @@ class MilpSession:
         """Add the column and the dense row of a literal."""
         row, constant = self._space.row(literal)
         size, bottom = self._space.dimension, row.denominator
-        inner = zeros(0)
+        inner, moved = zeros(0), Fraction(0)
         if self._layers:
-            inner = self._layers[-1].over_columns(Vector(row.numerators[size:], bottom))
+            inner, moved = self._layers[-1].over_columns(Vector(row.numerators[size:], bottom))
         row, middle = self._region.pull(Vector(row.numerators[:size], bottom), constant)
-        shape = self._region.shape
-        low = middle - shape_maximum(shape, row.scaled(-1))[0] + _total(inner, min)
-        high = middle + shape_maximum(shape, row)[0] + _total(inner, max)
+        shape, middle = self._region.shape, middle + moved
+        low = middle - shape_maximum(shape, row.scaled(-1))[0]
+        high = middle + shape_maximum(shape, row)[0]
+        if self._layers:
+            shift, half = self._inputs.interval(inner, Fraction(0))
+            low, high = low + shift - half, high + shift + half
         scale = max(abs(low), abs(high)) or Fraction(1)
         low, high = self._narrowed(literal, low, high)
-        # The rounding of these bounds must not cut off a point, so they are widened a little.
-        lowest = float(low / scale) - ROOM
-        (column,) = self._new([Column(lowest, float(high / scale) + ROOM)])
+        # Neither rounding nor a tolerance may cut off a point.
+        lowest = float(low / scale) - WIDER
+        (column,) = self._new([Column(lowest, float(high / scale) + WIDER)])
         weights, shift = _divided(row, middle, scale)
         values = np.concatenate([weights, _divided(inner, middle, scale)[0]])
         places = [*self._parameters, *(self._layers[-1].after if self._layers else ())]
@@ -213,8 +233,3 @@ class MilpSession:
 def _divided(row: Vector, constant: Fraction, size: Fraction) -> tuple[Floats, float]:
     """A row and its constant over a size, each number rounded once."""
     return row.scaled(1 / size).floats(), float(constant / size)
-
-
-def _total(row: Vector, bound: Callable[[int, int], int]) -> Fraction:
-    """The least or greatest value (``min`` or ``max``) of ``row · y`` for y in [0, 1]."""
-    return Fraction(sum(bound(value, 0) for value in row.numerators), row.denominator)

@@ -4,7 +4,8 @@
 closed-form bounds, search multipliers for what is left in batches, then lemmas (or, where logits
 of a ReLU head are compared, a climb to a counterexample and HiGHS), and z3 where those are not
 sure. A named engine decides what the closed-form bounds leave open; what they prove, they prove for
-every engine (``engines.open_session`` asks a solver without them).
+every engine, and on a ReLU head MILP engines climb first, too (``engines.open_session`` asks a
+solver without all that).
 """
 
 from collections.abc import Iterator, Sequence
@@ -300,9 +301,9 @@ def _settled(
 
 def _stages(engine: str, is_affine: bool) -> tuple[str, ...]:
     """The sessions to ask, in order."""
-    if engine != "auto":
-        return (engine,)
-    return ("lemmas", "z3") if is_affine else ("falsify", "highs", "z3")
+    if engine == "auto":
+        return ("lemmas", "z3") if is_affine else ("falsify", "highs", "z3")
+    return (engine,) if is_affine or engine == "z3" else ("falsify", engine)
 
 
 def _certified(

@@ -26,12 +26,14 @@ from conspec.verifier.verdict import Proved, Reason, Trust, Unknown, Verdict, Vi
 from conspec.verifier.witness import validated_at
 
 TOLERANCE = 1e-5
-"""A scaled margin this far below zero is taken as a proof. Literals are scaled to ranges of
-[−1, 1]; the solvers' feasibility and integrality tolerances are 1e-6 (SCIP, HiGHS, Gurobi differ
-a little), and a binary that is off by 1e-6 moves a guarded literal by at most 2e-6."""
+"""A scaled margin this far below zero is taken as a proof, for each layer of the head. Literals and
+neurons are scaled to ranges of [−1, 1]; the solvers' feasibility and integrality tolerances are
+1e-6 (SCIP, HiGHS, Gurobi differ a little), and a binary that is off by 1e-6 moves a guarded literal
+by at most 2e-6."""
 
-FLOOR = -2.0 * TOLERANCE
-"""Points with a smaller scaled margin are not looked for: no such point means a proof, too."""
+FLOOR = -1e-3
+"""Points with a smaller scaled margin are not looked for. So "infeasible" means a proof, too: far
+below zero, since solvers are sometimes wrong about what is infeasible by little."""
 GOAL = 1e-4
 """A scaled margin that is surely large enough for a counterexample: well above the tolerances."""
 
@@ -77,6 +79,7 @@ class MilpEngine:
         self._space = space
         self._region = region
         self._session: MilpSession | None = None
+        self._tolerance = TOLERANCE * len(space.head.affines)
 
     @property
     def session(self) -> MilpSession:
@@ -165,16 +168,16 @@ class MilpEngine:
         """What an answer means."""
         if answer.status is Status.TOO_LARGE:
             self._session = None  # rows of the refused model would stay in it
-        if answer.bound < -TOLERANCE and answer.status is not Status.FAILED:
+        if answer.bound < -self._tolerance and answer.status is not Status.FAILED:
             return Proved(Trust.SOLVER)
         if answer.point is not None:
             witness = validated_at(query, query.region.into(answer.point))
             if witness is not None:
                 return Violated(witness)
-        return Unknown(_milp_reason(query, answer), answer.detail)
+        return Unknown(_milp_reason(query, answer, self._tolerance), answer.detail)
 
 
-def _milp_reason(query: Query, answer: Answer) -> Reason:
+def _milp_reason(query: Query, answer: Answer, tolerance: float) -> Reason:
     """Why a MILP answer settles nothing."""
     match answer.status:
         case Status.TIME_LIMIT:
@@ -183,11 +186,11 @@ def _milp_reason(query: Query, answer: Answer) -> Reason:
             return Reason.TOO_LARGE
         case Status.OPTIMAL if query.cones:
             return Reason.UNSUPPORTED_ATOM
-        case Status.OPTIMAL if answer.bound <= TOLERANCE:
+        case Status.OPTIMAL if answer.bound <= tolerance:
             return Reason.MARGIN_IN_TOLERANCE
         case Status.OPTIMAL:
             return Reason.NO_VALID_POINT
-        case _:  # "infeasible" too: some point always satisfies the rows, with a low margin
+        case _:  # "infeasible" too, where no floor is set: some point always satisfies the rows
             return Reason.SOLVER_FAILED
 
 
