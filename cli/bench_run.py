@@ -79,8 +79,9 @@ def run(
     on where it was stopped. Files that an instance lacks are made from its VNN-LIB, in a folder
     beside the database.
 
-    Our engines are conspec, conspec-highs, conspec-gurobi, conspec-scip and conspec-z3; the peers
-    are marabou, z3, cvc5, highs, scip and gurobi.
+    Our engines are conspec, conspec-highs, conspec-gurobi, conspec-scip and conspec-z3, which read
+    VNN-LIB, and conspec-spec, which reads a suite's specs and lens bundle, and so decides has(…)
+    and L2 balls too; the peers are marabou, z3, cvc5, highs, scip and gurobi.
 
     An adapter file runs the commands in it: use only those that you trust.
 

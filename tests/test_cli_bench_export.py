@@ -104,12 +104,17 @@ def test_every_file_is_listed_and_every_listed_file_is_there(suite: Path) -> Non
     listed = {name for entry in instances(suite) for name in entry["files"].values()}
     own = {"README.md", "LICENSE", "generate_properties.py", "suite.json", "truth.jsonl"}
     own |= {"specs.conspec", "sample.json", "1.0/instances.csv", "2.0/instances.csv"}
-    found = {name for name in contents(suite) if not name.startswith("bundle/")}
-    assert found == listed | own
+    found = contents(suite).keys()
+    assert {name for name in found if not name.startswith("bundle/")} == (
+        (listed - {"bundle/manifest.json"}) | own
+    )
+    assert listed <= found
 
 
-def test_what_has_no_polyhedral_form_is_in_smt_only(suite: Path) -> None:
+def test_what_has_no_polyhedral_form_is_in_smt_and_a_spec_only(suite: Path) -> None:
     for entry in instances(suite):
+        assert entry["files"].pop("spec") == "specs.conspec"
+        assert entry["files"].pop("lens") == "bundle/manifest.json"
         if entry["family"] == "has":
             assert set(entry["files"]) == {"smt2"}
             assert set(entry["left_out"]) == {"vnnlib", "milp"}
@@ -306,7 +311,7 @@ def test_only_the_formats_asked_for_are_written(tmp_path: Path) -> None:
     out = tmp_path / "out"
     export(out, synthetic="4", count=2, family=["strength"], timeout=20000, formats=["smt"])
     assert sorted(path.name for path in out.iterdir() if path.is_dir()) == ["bundle", "smt"]
-    assert [set(entry["files"]) for entry in instances(out)] == [{"smt2"}] * 2
+    assert [set(entry["files"]) for entry in instances(out)] == [{"smt2", "spec", "lens"}] * 2
     text = (out / "README.md").read_text()
     assert "SMT-LIB" in text
     assert "`1.0/`" not in text

@@ -31,6 +31,8 @@ _COMMANDS = (
     ("monitor", "prove"),
     *(("rules", "extract"), ("rules", "explain"), ("rules", "evaluate"), ("rules", "prove")),
     *(("rules", "why"), ("rules", "ground"), ("rules", "perturb")),
+    *(("bench", "export"), ("bench", "run"), ("bench", "compare")),
+    *(("vnn", "verify"), ("vnn", "run"), ("vnn", "supports")),
 )
 
 

@@ -1,7 +1,8 @@
 """Check a counterexample exactly: ``python -m conspec.benchmarks.runner.check_witness``.
 
-Arguments: WITNESS.txt, a query (``.vnnlib`` or ``.smt2``), and for VNN-LIB the NETWORK.onnx. One
-line of JSON is printed, with ``check``, ``float32`` and ``detail``, as in `store.Found`.
+Arguments: WITNESS.txt, and what it is checked against: PROPERTY.vnnlib NETWORK.onnx, or
+SPECS.conspec BUNDLE NAME, or QUERY.smt2. One line of JSON is printed, with ``check``, ``float32``
+and ``detail``, as in `store.Found`.
 
 It is a program of its own, run under limits like the solvers: networks and witnesses come from
 others, exact evaluation of a huge network takes long, and onnxruntime may crash on a strange one.
@@ -107,6 +108,27 @@ def _replayed(
     return judged(condition, given, from_array(np.array(found.outputs)).fractions()), ""
 
 
+def check_against_spec(witness: str, specs: Path, bundle: Path, name: str) -> Check:
+    """Judge a witness by a spec and its lens bundle; ``has`` and L2 balls are decided exactly.
+
+    Raises:
+        ConspecError: they cannot be read, so nothing can be said.
+    """
+    from conspec.benchmarks.runner.spec_query import is_counterexample, read_query
+    from conspec.encodings.vnnlib_witness import read_witness
+
+    query = read_query(bundle, specs, name)
+    try:
+        inputs = read_witness(witness, query.region.parameters)
+    except (ConspecError, ValueError) as error:
+        return {"check": "missing", "float32": None, "detail": f"no witness: {error}"}
+    if is_counterexample(query, inputs, Fraction(0)):
+        check = "exact"
+    else:
+        check = "tolerance" if is_counterexample(query, inputs, TOLERANCE) else "invalid"
+    return {"check": check, "float32": None, "detail": ""}
+
+
 def check_against_smt(witness: str, query: Path) -> Check:
     """Judge a witness by an SMT-LIB query; with its inputs fixed, z3 decides it exactly.
 
@@ -158,13 +180,17 @@ def _inputs(expression: Any) -> set[str]:
 
 def main(arguments: list[str]) -> int:
     """Print the check; the exit code is 3 if nothing can be said."""
-    witness = Path(arguments[0]).read_text(encoding="utf-8")
-    query, *model = (Path(name) for name in arguments[1:])
+    witness, query = Path(arguments[0]).read_text(encoding="utf-8"), Path(arguments[1])
+    more = arguments[2:]
     try:
-        if model:
-            print(json.dumps(check_against_network(witness, query, model[0])))
-        else:
-            print(json.dumps(check_against_smt(witness, query)))
+        match more:
+            case [bundle, name]:
+                found = check_against_spec(witness, query, Path(bundle), name)
+            case [model]:
+                found = check_against_network(witness, query, Path(model))
+            case _:
+                found = check_against_smt(witness, query)
+        print(json.dumps(found))
     except ConspecError as error:
         print(error, file=sys.stderr)
         return 3

@@ -77,7 +77,7 @@ def solve(solver: Solver, instance: Instance, seconds: float, workplace: Workpla
 
 
 def _files(solver: Solver, instance: Instance, workplace: Workplace) -> dict[str, str]:
-    """The values for ``{query}``, ``{onnx}`` and ``{network}``."""
+    """The values for the placeholders that an instance fills."""
     kind = next((kind for kind in solver.formats if kind in instance.files), None)
     if kind is None:
         kind = next((kind for kind in solver.formats if kind in convert.FORMATS), None)
@@ -96,7 +96,17 @@ def _files(solver: Solver, instance: Instance, workplace: Workplace) -> dict[str
         "query": str(query),
         "onnx": "" if network is None else str(unpacked(network, workplace.cache)),
         "network": _network_name(query) if kind == "vnnlib2" else "f",
+        "lens": str(_lens(instance)) if kind == "spec" else "",
+        "name": instance.name,
     }
+
+
+def _lens(instance: Instance) -> Path:
+    """The folder of the lens bundle that an instance's spec is about."""
+    if "lens" not in instance.files:
+        reason = instance.left_out.get("lens", "its suite names none")
+        raise Unsupported(f"the instance has a spec and no lens bundle: {reason}")
+    return instance.files["lens"].resolve().parent
 
 
 def _network_name(query: Path) -> str:
@@ -235,18 +245,25 @@ def judge_witness(
     """
     note = scratch / "witness.txt"
     note.write_text(witness, encoding="utf-8")
-    for query, network in (*NETWORK_OF.items(), ("smt2", None)):
-        wanted = [query] if network is None else [query, network]
-        if all(kind in instance.files for kind in wanted):
-            try:
-                files = [str(unpacked(instance.files[k], workplace.cache)) for k in wanted]
-            except (Unsupported, ConspecError) as reason:
-                return {"check": None, "detail": f"witness not checked: {reason}"}
-            break
-    else:
-        return {"check": None, "detail": "witness not checked: no VNN-LIB and no SMT-LIB"}
-    ended = _aside(check_witness.__name__, [str(note), *files], workplace)
+    try:
+        question = _question(instance, workplace.cache)
+    except (Unsupported, ConspecError) as reason:
+        return {"check": None, "detail": f"witness not checked: {reason}"}
+    ended = _aside(check_witness.__name__, [str(note), *question], workplace)
     if ended.why == "done" and ended.code == 0:
         found: dict[str, str | None] = json.loads(ended.stdout.splitlines()[-1])
         return found
     return {"check": None, "detail": f"witness not checked: {_reason(ended)}"}
+
+
+def _question(instance: Instance, cache: Path) -> list[str]:
+    """What `check_witness` reads of an instance: that which says most about a witness."""
+    files = instance.files
+    for query, network in NETWORK_OF.items():
+        if query in files and network in files:
+            return [str(unpacked(files[kind], cache)) for kind in (query, network)]
+    if "spec" in files and "lens" in files:
+        return [str(unpacked(files["spec"], cache)), str(_lens(instance)), instance.name]
+    if "smt2" in files:
+        return [str(unpacked(files["smt2"], cache))]
+    raise Unsupported("it has no VNN-LIB, no spec with its bundle and no SMT-LIB")

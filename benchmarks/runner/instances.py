@@ -12,14 +12,19 @@ import json
 import re
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from conspec.specs.errors import BadFile
 
-FORMATS = ("onnx", "vnnlib1", "vnnlib2", "onnx2", "smt2", "mps", "lp")
-"""``onnx2`` is the network of ``vnnlib2``; ``smt2``, ``mps`` and ``lp`` hold it themselves."""
+FORMATS = ("onnx", "vnnlib1", "vnnlib2", "onnx2", "smt2", "mps", "lp", "spec", "lens")
+"""``onnx2`` is the network of ``vnnlib2``; ``smt2``, ``mps`` and ``lp`` hold it themselves.
+
+``spec`` is a ``.conspec`` file with a spec of the instance's name, and ``lens`` the manifest of the
+lens bundle that it is about. The manifest has the SHA-256 of each file of the bundle, so that a
+suite's hash, which is of the manifest's bytes, stands for all of them.
+"""
 ANSWERS = ("sat", "unsat")
 SECONDS = 60.0
 """The time limit of an instance that has none."""
@@ -42,6 +47,7 @@ class Instance:
         seconds: the time limit that its suite gives.
         truth: ``sat`` or ``unsat`` where the suite knows it, else None.
         evidence: what that rests on.
+        left_out: why it lacks files, by what its suite calls them.
     """
 
     name: str
@@ -50,6 +56,7 @@ class Instance:
     seconds: float
     truth: str | None
     evidence: str = ""
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +122,24 @@ def _ours(root: Path) -> tuple[str, list[Instance]]:
         for kind, name in entry["files"].items():
             if kind in FORMATS:  # others, such as the exact rationals, are not for solvers
                 files[kind] = _inside(root, root, _word(name, where), where)
+        if "lens" in files and files["lens"].name != "manifest.json":
+            raise BadFile(f"{where}: 'lens' is not the manifest.json of a lens bundle")
         seconds = _seconds(entry.get("seconds", SECONDS), where)
         name, family = _word(entry.get("name"), where), _word(entry.get("family", "–"), where)
-        instances.append(Instance(name, family, files, seconds, None))
+        left_out = _left_out(entry.get("left_out", {}), where)
+        instances.append(Instance(name, family, files, seconds, None, left_out=left_out))
     names = [instance.name for instance in instances]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise BadFile(f"{path}: two instances are called {twice!r}")
     return _word(document.get("name", root.resolve().name or "suite"), str(path)), instances
+
+
+def _left_out(value: Any, where: str) -> dict[str, str]:
+    """Reasons by format."""
+    if not isinstance(value, dict):
+        raise BadFile(f"{where}: 'left_out': expected an object with reasons")
+    return {kind: _word(reason, where) for kind, reason in value.items()}
 
 
 def _competition(root: Path, tables: list[Path]) -> list[Instance]:

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-PLACEHOLDERS = ("onnx", "query", "network", "seconds", "results", "category")
-QUERIES = ("vnnlib1", "vnnlib2", "smt2", "mps", "lp")
+PLACEHOLDERS = ("onnx", "query", "network", "lens", "name", "seconds", "results", "category")
+QUERIES = ("vnnlib1", "vnnlib2", "smt2", "mps", "lp", "spec")
 NETWORK_OF = MappingProxyType({"vnnlib1": "onnx", "vnnlib2": "onnx2"})
-"""The network that goes with a query; the other formats hold it themselves."""
+"""The network that goes with a query; ``spec`` has a lens bundle, the others hold it themselves."""
 WORDS: Mapping[str, str] = MappingProxyType(
     {
         "sat": "sat",

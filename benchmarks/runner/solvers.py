@@ -17,6 +17,7 @@ from conspec.specs.errors import BadUsage, MissingSolver, UnknownName
 _VERSION_SECONDS = 120.0
 _VERSION_MIB = 4096
 _CONSPEC = (sys.executable, "-P", "-m", "conspec.cli.vnn_worker")
+_SPEC = (sys.executable, "-P", "-m", "conspec.benchmarks.runner.spec_worker")
 _PACKAGES = {"z3": "z3-solver", "highs": "highspy", "gurobi": "gurobipy", "scip": "pyscipopt"}
 
 
@@ -47,6 +48,13 @@ SOLVERS = {
         *map(
             _engine,
             ("conspec", "conspec-highs", "conspec-gurobi", "conspec-scip", "conspec-z3"),
+        ),
+        Solver(
+            "conspec-spec",
+            ("spec",),
+            (*_SPEC, "{lens}", "{query}", "{name}", "{seconds}"),
+            ("conspec",),
+            extra="conspec",
         ),
         _peer("marabou", "maraboupy", "vnnlib1", "conspec[peers]"),
         _peer("smt_z3", "z3-solver", "smt2", "conspec"),

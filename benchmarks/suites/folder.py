@@ -6,7 +6,7 @@
 ``generate_properties.py``  rewrites the instances for another seed
 ``suite.json``              every instance: name, family, files by format, time limit
 ``truth.jsonl``             the answers: one line of conspec's results for each instance
-``specs.conspec``           the specs, in Con_spec
+``specs.conspec``           the specs, in Con_spec; with ``bundle/`` they are instances too
 ``sample.json``             an input of the first network, and its output
 ``bundle/``                 the lens bundle, if it is small
 ``1.0/``, ``2.0/``          ``instances.csv``, ``onnx/``, ``vnnlib/``; the same instances
@@ -39,6 +39,7 @@ from conspec.specs.errors import BadFile, BadUsage
 from conspec.specs.printer import to_text
 
 FORMAT, VERSION = "conspec-bench-suite", 1
+SPECS = "specs.conspec"
 LARGEST_BUNDLE = 16 * 2**20
 """Bytes of a bundle that is copied into the suite."""
 
@@ -141,14 +142,15 @@ def write_suite(lens: Lens, folder: Path, request: Request, advance: Advance) ->
     instances, notes = _write_instances(folder, chosen, (boxes, request), advance)
     answers = _write_truth(folder, chosen, lens, (request.seconds, advance))
     specs = f.Suite(tuple(entry.spec for entry in chosen.entries))
-    (folder / "specs.conspec").write_bytes(to_text(specs).encode())
+    (folder / SPECS).write_bytes(to_text(specs).encode())
+    bundle = _copy_bundle(lens, folder / "bundle")
+    _add_specs(instances, bundle)
     if "vnnlib" in request.formats:
         _write_lists(folder, instances)
     timed = [place for place, entry in enumerate(instances) if "onnx" in entry["files"]]
     sample = _sample(folder, instances[timed[0]], boxes[timed[0]]) if timed else None
     if sample is not None:
         write_json(folder / "sample.json", sample)
-    bundle = _copy_bundle(lens, folder / "bundle")
     about = _suite_document(lens, request, instances, bundle)
     write_json(folder / "suite.json", about)
     (folder / "LICENSE").write_bytes(licence())
@@ -190,9 +192,20 @@ def _write_instances(
         )
         if not files:
             reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
-            notes.append(f"{entry.spec.name} has no file in any format: {reasons}.")
+            notes.append(f"{entry.spec.name} has no file in any format but spec: {reasons}.")
         advance("writing", place, len(boxes))
     return instances, notes
+
+
+def _add_specs(instances: list[dict[str, Any]], bundle: str | None) -> None:
+    """Give each instance its spec, and the manifest of the bundle's folder if it was copied."""
+    for entry in instances:
+        entry["files"]["spec"] = SPECS
+        if bundle is not None:
+            entry["files"]["lens"] = f"{bundle}/manifest.json"
+        else:
+            size = f"{LARGEST_BUNDLE >> 20} MiB"
+            entry["left_out"]["lens"] = f"the bundle was not copied, since it has more than {size}"
 
 
 def _write_truth(

@@ -19,7 +19,7 @@ FOLDERS = {
 """Where the files of a format go."""
 LARGEST_FILE = 100 * 10**6
 """Bytes: GitHub, through which VNN-COMP collects benchmarks, takes no larger file."""
-NOT_POLYHEDRAL = "has(…) and L2 balls are no linear constraints; smt has them"
+NOT_POLYHEDRAL = "has(…) and L2 balls are no linear constraints; smt and spec have them"
 
 
 @dataclass

@@ -15,7 +15,7 @@ FAMILY_WORDS: Mapping[str, str] = {
     "boolean": "2 to 30 such atoms under `and`, `or`, `not`, `=>`, `<=>`",
     "cardinality": "at least, or at most, k of up to 12 atoms hold",
     "rule": "bounds of some coordinates imply the prediction (rules of the last layer)",
-    "has": "a cosine is above its threshold (a second-order cone; in `smt/` only)",
+    "has": "a cosine is above its threshold (a second-order cone; in `smt/` and as a spec only)",
     "robust": "the prediction does not change on an L∞ ball around a real embedding",
     GRADED: "0.5, 0.9, 0.99, 1.01, 1.1 and 2 times the scale γ* up to which a spec holds",
     OWN: "specs of the user's own suite",
@@ -105,11 +105,17 @@ def _files(facts: Facts) -> str:
         "exact rationals. The objective is the margin of the violation: `sat` if the maximum is "
         "above 0, `unsat` if it is below; the files say what 0 means.\n",
     }
+    bundle = ". The lens bundle that they are about is too large to be in this folder"
+    if facts.bundle:
+        bundle = (
+            f"; with the lens bundle in `{facts.bundle}/` that is the format `spec`, exact and for "
+            "every family (`conspec bench run --solver conspec-spec`)"
+        )
     return (
         "## Files\n\n"
         + "".join(formats[name] for name in facts.request.formats)
         + "* `suite.json` lists every instance with its files, and why it lacks a format. "
-        "`specs.conspec` has every statement in words.\n"
+        f"`specs.conspec` has every statement in words{bundle}.\n"
         "* `truth.jsonl`: the known answers. It is a file of its own, so that it can be left out."
     )
 
