@@ -19,7 +19,7 @@ from pathlib import Path
 from conspec.benchmarks.suites.handmade import write_handmade
 from conspec.cli.main import main as conspec
 
-OURS = ("conspec", "conspec-highs", "conspec-gurobi", "conspec-scip", "conspec-z3")
+OURS = ("conspec", "conspec-spec", "conspec-highs", "conspec-gurobi", "conspec-scip", "conspec-z3")
 MILP = ("highs", "scip", "gurobi")
 EXACT = ("z3", "cvc5")
 ALL = (*OURS, "marabou", *MILP, *EXACT)
@@ -45,28 +45,23 @@ class Planned:
 
 def planned(relu: Sequence[Path]) -> list[Planned]:
     """All suites; one for each bundle with a ReLU head."""
-    drawn = ("--family", "strength", "--family", "premise", "--family", "boolean")
-    drawn += ("--family", "cardinality", "--family", "robust", "--family", "graded")
+    drawn = _families("strength", "premise", "boolean", "cardinality", "robust", "graded")
     found = [
         Planned("handmade", (), ALL, 20.0),
         Planned("emoji10", ("--lens", "emoji10", "--count", "4"), ALL, 20.0),
         Planned("synthetic-512", ("--synthetic", "512", "--count", "1", *drawn), ALL, 20.0),
         Planned("synthetic-2048", ("--synthetic", "2048", "--count", "1", *drawn), ALL, 20.0),
     ]
-    families = ("--family", "robust", "--family", "premise", "--family", "graded")
-    for bundle in relu:
-        arguments = (
-            "--lens",
-            str(bundle),
-            "--count",
-            "3",
-            "--format",
-            "vnnlib",
-            "--format",
-            "milp",
-        )
-        found.append(Planned(bundle.parent.name, (*arguments, *families), RELU, 60.0))
+    formats = ("--format", "vnnlib", "--format", "milp")
+    chosen = ("--count", "3", *formats, *_families("robust", "premise", "graded"))
+    found += [
+        Planned(path.parent.name, ("--lens", str(path), *chosen), RELU, 60.0) for path in relu
+    ]
     return found
+
+
+def _families(*names: str) -> tuple[str, ...]:
+    return tuple(part for name in names for part in ("--family", name))
 
 
 def make(suite: Planned, folder: Path) -> None:

@@ -93,8 +93,8 @@ class MilpSession:
         sizes = np.zeros(layer.outputs)
         before = self._new([Column(-1.0 - WIDER, 1.0 + WIDER)] * len(alive))
         inputs = self._inputs
-        for place, neuron in enumerate(alive):
-            row, constant = layer.row(int(neuron))
+        for place, neuron in enumerate(alive.tolist()):
+            row, constant = layer.row(neuron)
             if self._layers:
                 row, moved = self._layers[-1].over_columns(row)
                 constant += moved
@@ -104,12 +104,12 @@ class MilpSession:
             sizes[neuron] = float(half) or 1.0
             rest = constant - middles[neuron]
             weights, offset = _divided(row, rest, Fraction(sizes[neuron]))
-            used = np.flatnonzero(weights)
+            used = np.flatnonzero(weights).tolist()
             columns = [*(inputs.places[i] for i in used), before[place]]
             values = [*weights[used].tolist(), -1.0]
             self._solver.add_rows([Row(-offset, -offset, columns, values)])
         after = list(before)
-        for place in np.flatnonzero(bounds.unstable[alive]):
+        for place in np.flatnonzero(bounds.unstable[alive]).tolist():
             (after[place],) = self._new([Column(0.0, 1.0)])
         return Hidden(alive, bounds, vector(middles), sizes, before, after)
 
@@ -139,8 +139,8 @@ class MilpSession:
         low = middle - shape_maximum(shape, row.scaled(-1))[0]
         high = middle + shape_maximum(shape, row)[0]
         if self._layers:
-            shift, half = self._inputs.interval(inner, Fraction(0))
-            low, high = low + shift - half, high + shift + half
+            between, half = self._inputs.interval(inner, Fraction(0))
+            low, high = low + between - half, high + between + half
         scale = max(abs(low), abs(high)) or Fraction(1)
         low, high = self._narrowed(literal, low, high)
         # Neither rounding nor a tolerance may cut off a point.

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from conspec.benchmarks.runner import spec_worker
 from conspec.benchmarks.runner.check_witness import check_against_spec
 from conspec.benchmarks.runner.instances import read_suite
-from conspec.benchmarks.runner.peers.smt_answer import witness_text
+from conspec.benchmarks.runner.peers.printing import witness_text
 from conspec.benchmarks.runner.spec_query import inputs_of, is_counterexample, read_query
 from conspec.benchmarks.suites import folder as folder_module
 from conspec.benchmarks.suites.folder import export_suite

@@ -16,15 +16,13 @@ one.
 """
 
 import math
-import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from conspec.encodings.decimals import decimal_text, rational_text
+from conspec.benchmarks.runner.peers.printing import quiet_output, witness_text
 from conspec.specs.errors import BadUsage, MissingSolver
 
 MOST_DISJUNCTS = 4_096
@@ -74,6 +72,7 @@ def _state(read: Any, network: Path, prop: Path) -> Callable[[Values], bool]:
     """
     from maraboupy import MarabouCore, MarabouUtils
 
+    from conspec.encodings.boxed import over_box
     from conspec.encodings.connectives import disjuncts, without_counts
     from conspec.encodings.onnx_reader import read_network
     from conspec.encodings.vnnlib_property import query_of
@@ -86,7 +85,8 @@ def _state(read: Any, network: Path, prop: Path) -> Callable[[Values], bool]:
         raise BadUsage(f"more than {MOST_DISJUNCTS} conjunctions")
     inputs = [int(name) for variables in read.inputVars for name in variables.ravel()]
     outputs = [int(name) for variables in read.outputVars for name in variables.ravel()]
-    lower, upper = (bound.floats().tolist() for bound in (query.region.lower, query.region.upper))
+    box = over_box(query).region
+    lower, upper = box.lower.floats().tolist(), box.upper.floats().tolist()
     for name, low, high in zip(inputs, lower, upper, strict=True):
         read.setLowerBound(name, low)
         read.setUpperBound(name, high)
@@ -118,31 +118,6 @@ def _state(read: Any, network: Path, prop: Path) -> Callable[[Values], bool]:
     )
 
 
-@contextmanager
-def quiet_output() -> Iterator[None]:
-    """Send what C++ code prints to standard error; our answer alone goes to standard output."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
-
-
-def witness_text(values: list[float]) -> str:
-    """A witness of VNN-LIB 1.0 with exact decimals.
-
-    >>> witness_text([0.5, -2.0])
-    '((X_0 0.5)\\n(X_1 -2.0))'
-    """
-    exact = [Fraction(value) for value in values]
-    texts = [decimal_text(value) or rational_text(value) for value in exact]
-    return "(" + "\n".join(f"(X_{index} {text})" for index, text in enumerate(texts)) + ")"
-
-
 def main(arguments: list[str]) -> int:
     """Print the answer; the exit code is 1 for an error."""
     network, prop, seconds = arguments
@@ -155,7 +130,7 @@ def main(arguments: list[str]) -> int:
         return 1
     print(answer)
     if answer == "sat":
-        print(witness_text(values))
+        print(witness_text([Fraction(value) for value in values]))
     return int(answer == "error")
 
 

@@ -21,8 +21,7 @@ from fractions import Fraction
 from pathlib import Path
 from time import monotonic
 
-from conspec.benchmarks.runner.peers.marabou import quiet_output
-from conspec.benchmarks.runner.peers.smt_answer import witness_text
+from conspec.benchmarks.runner.peers.printing import quiet_output, witness_text
 from conspec.specs.errors import BadFile
 
 ENOUGH = 1e-5

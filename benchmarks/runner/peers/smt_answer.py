@@ -1,4 +1,4 @@
-"""What the SMT peers share: their command line, and rational witnesses."""
+"""What the SMT peers share: their command line."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -6,21 +6,10 @@ from fractions import Fraction
 from pathlib import Path
 from time import monotonic
 
-from conspec.benchmarks.runner.peers.marabou import quiet_output
-from conspec.encodings.decimals import decimal_text, rational_text
+from conspec.benchmarks.runner.peers.printing import quiet_output, witness_text
 
 Solve = Callable[[Path, float], tuple[str, list[Fraction]]]
 """File and seconds to a word and, for sat, the inputs X; no inputs if they are not rational."""
-
-
-def witness_text(inputs: Sequence[Fraction]) -> str:
-    """A witness of VNN-LIB 1.0, with decimals where they are finite, else quotients.
-
-    >>> witness_text([Fraction(1, 2), Fraction(-1, 3)])
-    '((X_0 0.5)\\n(X_1 -1/3))'
-    """
-    texts = [decimal_text(value) or rational_text(value) for value in inputs]
-    return "(" + "\n".join(f"(X_{index} {text})" for index, text in enumerate(texts)) + ")"
 
 
 def main(solve: Solve, arguments: Sequence[str]) -> int:
