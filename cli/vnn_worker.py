@@ -108,6 +108,7 @@ def decide(job: Job, start: float) -> Answer:
         ConspecError: the files or the words of the job are at fault.
     """
     from conspec.encodings.onnx_reader import read_network
+    from conspec.encodings.vnnlib_problem import check_shapes
     from conspec.encodings.vnnlib_reader import read_behind, read_property
 
     hidden = read_behind(Path(job.query))
@@ -117,7 +118,9 @@ def decide(job: Job, start: float) -> Answer:
     with _unpacked(Path(job.model)) as model:
         if hidden is not None:
             return _decide_behind(job, hidden, model, deadline)
-        return _decide(job, prop, read_network(model), model, deadline)
+        network = read_network(model)
+        check_shapes(prop, model)
+        return _decide(job, prop, network, model, deadline)
 
 
 def _decide_behind(job: Job, hidden: "BehindHidden", model: Path, deadline: float) -> Answer:
@@ -199,7 +202,7 @@ def _decide(
         return _unknown(left, notes)
     proofs = [verdict for verdict in verdicts if isinstance(verdict, Proved)]
     if any(proof.trust is Trust.SOLVER for proof in proofs):
-        notes.append(f"unsat rests on the word of a solver (engine {job.engine})")
+        notes.append("unsat has no certificate: it rests on linear bounds, or on a solver's word")
     else:
         notes.append("unsat was established by conspec itself, in exact or rigorous arithmetic")
     return Answer("unsat", notes=tuple(notes))

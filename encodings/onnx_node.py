@@ -100,9 +100,11 @@ class Call:
         return None if attribute is None else list(attribute.ints)
 
     def real(self, name: str, default: float) -> float:
-        """A float attribute; both it and the default are float32 numbers."""
+        """A float attribute, a float32 number; so is its default, if it is in their range."""
         attribute = self.take(name, AttributeProto.FLOAT)
-        value = float(np.float32(default)) if attribute is None else attribute.f
+        in_range = abs(default) <= float(np.finfo(np.float32).max)
+        rounded = float(np.float32(default)) if in_range else default
+        value = rounded if attribute is None else attribute.f
         if not isfinite(value):
             raise Refused(f"attribute {name} is {value}")
         return value

@@ -10,6 +10,8 @@ DEEPEST = 100
 """Parentheses inside each other; the passes over formulas recurse, and are tested to it."""
 _TOKEN = re.compile(r'\s+|;[^\n]*|[()]|[^\s();"|]+|"[^"]*"|\|[^|]*\||.', re.ASCII)
 
+_BARE_RETURN = re.compile(r"\r(?!\n)")
+
 
 class Sexp(list["Sexp | str"]):
     """A list of atoms and lists; ``at`` is the place of its parenthesis in the text."""
@@ -54,6 +56,18 @@ def read_sexps(text: str, source: str) -> Iterator[Sexp]:
                 yield done
     if stack:
         raise bad(source, text, stack[-1].at, "this parenthesis is never closed")
+
+
+def refuse_bare_returns(text: str, source: str) -> None:
+    """Refuse a carriage return without a line feed: some readers end a comment there, some don't.
+
+    Raises:
+        BadFile: there is one.
+    """
+    found = _BARE_RETURN.search(text)
+    if found:
+        message = "a carriage return without a line feed, at which comments may end or not"
+        raise bad(source, text, found.start(), message)
 
 
 def bad(source: str, text: str, at: int, message: str) -> BadFile:

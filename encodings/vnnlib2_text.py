@@ -11,6 +11,7 @@ import re
 from collections import deque
 from collections.abc import Iterator
 
+from conspec.encodings.sexpr import refuse_bare_returns
 from conspec.specs.errors import BadFile
 
 MOST_CHARACTERS = 2**25
@@ -47,6 +48,7 @@ def check_text(text: str, source: str) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise BadFile(f"{source}: this is no Unicode text") from None
+    refuse_bare_returns(text, source)
     tokens = _tokens(text, source)
     if [next(tokens, ""), next(tokens, "")] != ["(vnnlib-version", f"<{VERSION}>"]:
         raise BadFile(

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Never
 
 from conspec.encodings.decimals import parse_number
-from conspec.encodings.sexpr import Sexp, bad, read_sexps
+from conspec.encodings.sexpr import Sexp, bad, read_sexps, refuse_bare_returns
 from conspec.encodings.vnnlib_property import Declared, Property
 from conspec.specs import formula as f
 from conspec.specs.errors import BadFile
@@ -80,6 +80,7 @@ def read_property1(text: str, source: str) -> Property:
     Raises:
         BadFile: it says what is not understood; with the line.
     """
+    refuse_bare_returns(text, source)
     return _Reader(text, source).property()
 
 

@@ -13,6 +13,8 @@ same: a tool that refuses them is better than one that answers another question.
 Sources: vnnlib.org; the VNN-LIB 2.0 standard, arXiv 2605.07451.
 """
 
+import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -37,6 +39,7 @@ MOST_TEXT = 20_000_000
 """Characters of a condition; no tool reads longer ones."""
 LONGEST_SPEC = 2_000
 """Characters of the spec that are quoted in the comments."""
+_NUMBER = re.compile(r"(?<![\w.])[0-9]+\.[0-9]+")
 
 
 def vnnlib1(boxed: Boxed, title: str = "") -> str:
@@ -87,7 +90,7 @@ def vnnlib2(boxed: Boxed, title: str = "", network: str = "f") -> str:
         factor, limit = _decimals([Fraction(1), boxed.ball**2])
         squares = " ".join(f"(* {factor} X[0,{i}] X[0,{i}])" for i in range(size))
         lines.append(f"(assert (<= (+ {squares}) {limit}))")
-    return "\n".join(lines) + "\n"
+    return _readable("\n".join(lines) + "\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +143,7 @@ def vnnlib2_hidden(
     for place in _indices(picture.shape):
         pixel = f"X[{','.join(map(str, place))}]"
         lines += _bounds_of(pixel, picture.lower, picture.upper)
-    return "\n".join([*lines, *_assertions(boxed, names)]) + "\n"
+    return _readable("\n".join([*lines, *_assertions(boxed, names)]) + "\n")
 
 
 # --- names and comments ---------------------------------------------------------------------
@@ -165,6 +168,18 @@ class _Names:
 def _two(inputs: str, space: ScoreSpace) -> _Names:
     """The names of VNN-LIB 2.0."""
     return _Names("2.0", space, lambda index: f"{inputs}[0,{index}]", lambda place: f"Y[0,{place}]")
+
+
+def _readable(text: str) -> str:
+    """The text of VNN-LIB 2.0, whose own package reads no number that a float64 cannot hold."""
+    for number in set(_NUMBER.findall(text)):
+        is_zero = not number.strip("0.")
+        if not is_zero and not sys.float_info.min <= float(number) <= sys.float_info.max:
+            raise BadUsage(
+                "a number is beyond the range of float64, which readers of VNN-LIB 2.0 refuse; "
+                "use VNN-LIB 1.0 or SMT-LIB"
+            )
+    return text
 
 
 def _outputs(space: ScoreSpace) -> int:

@@ -115,7 +115,7 @@ def test_trust_is_told(tmp_path: Path) -> None:
     assert (certified.word, certified.witness) == ("unsat", "")
     assert "established by conspec itself" in certified.notes[-1]
     solved = asked(tmp_path, FIRST + "(assert (and (<= Y_0 0.4) (<= Y_1 (- 0.5))))", engine="z3")
-    assert "rests on the word of a solver (engine z3)" in solved.notes[-1]
+    assert "no certificate: it rests on linear bounds, or on a solver" in solved.notes[-1]
 
 
 def test_the_witness_is_exact_and_replayed(tmp_path: Path) -> None:
@@ -566,3 +566,26 @@ def test_the_worker_prints_word_witness_and_notes(
 def test_a_job_survives_its_arguments(name: str | None, real: bool) -> None:
     job = Job("a=b.vnnlib", "", name, "auto", 0.1, real)
     assert Job.of(job.arguments()) == job
+
+
+@pytest.mark.parametrize("shape", ["[2,1]", "[2]", "[1,1,2]"])
+def test_a_shape_that_is_not_the_models_is_refused(tmp_path: Path, shape: str) -> None:
+    """VNN-LIB 2.0 has shapes; to take X[1,0] of a [2,1] for an entry of [1,2] would be a guess."""
+    pytest.importorskip("vnnlib")
+    text = SECOND.replace("declare-input X real [1,2]", f"declare-input X real {shape}")
+    assert text != SECOND
+    places = {"[2,1]": "[{},0]", "[2]": "[{}]", "[1,1,2]": "[0,0,{}]"}[shape]
+    for index in range(2):
+        text = text.replace(f"X[0,{index}]", "X" + places.format(index))
+    with pytest.raises(BadFile, match=r"X has the shape .*, but in .* it has \['\?', 2\]"):
+        asked(tmp_path, text + "(assert (>= Y[0,0] 0.0))")
+
+
+@pytest.mark.parametrize("start", [FIRST, "(vnnlib-version <2.0>)"])
+def test_a_bare_carriage_return_is_refused(tmp_path: Path, start: str) -> None:
+    """Some readers end a comment at it and see an assert that others drop."""
+    if start != FIRST:
+        pytest.importorskip("vnnlib")
+    text = start + "\n; unsafe if\r(assert (<= Y_0 -1.0))\r\n"
+    with pytest.raises(BadFile, match="a carriage return without a line feed"):
+        asked(tmp_path, text)

@@ -151,6 +151,15 @@ def test_clip_at_the_types_limits_is_no_clip(read: Read) -> None:
     assert read(model([clip], {"a": -largest, "b": largest})).is_affine
 
 
+@pytest.mark.parametrize("bound", [{"max": 1.0}, {"min": -1.0}, {}])
+def test_a_clip_of_doubles_needs_no_bound(read: Read, bound: dict[str, float]) -> None:
+    """Before opset 11 the default is the type's limit, which for doubles is no float32 number."""
+    clip = node("Clip", ["x"], ["y"], **bound)
+    network = read(model([clip], {}, opset=10, kind=TensorProto.DOUBLE))
+    low, high = bound.get("min", -4.0), bound.get("max", 9.0)
+    assert at(network, -4, 0.5, 9) == [max(-4.0, low), 0.5, min(9.0, high)]
+
+
 def test_batch_normalization(read: Read) -> None:
     inits = {"s": [1.5, -2, 1], "b": [0.1, 0, 1], "m": [0.3, 1, 2], "v": [0.7, 4, 0]}
     norm = node("BatchNormalization", ["x", "s", "b", "m", "v"], ["y"], epsilon=0.001)

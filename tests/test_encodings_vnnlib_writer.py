@@ -393,6 +393,10 @@ def test_what_has_no_form_is_refused() -> None:
     one = spaces.space(([[1.0]], [0.0]))
     with pytest.raises(BadUsage, match="a number of more than 1200 digits"):
         vnnlib1(over_box(spaces.query(one, "score(a) > 0", tiny)))
+    small = over_box(spaces.query(one, "score(a) > 0", spaces.box_of([0], [Fraction(1, 2**1060)])))
+    assert "0.0000" in vnnlib1(small)
+    with pytest.raises(BadUsage, match="beyond the range of float64"):  # the package reads none
+        vnnlib2(small)
 
 
 # --- counting -----------------------------------------------------------------------------------

@@ -18,7 +18,9 @@ from conspec.encodings.query import Query
 from conspec.encodings.regions import box
 from conspec.encodings.scores import ScoreSpace
 from conspec.specs import formula as f
-from conspec.verifier import Limits, Proved
+from conspec.verifier import Limits, Proved, Verdict
+from conspec.verifier.batch import screen
+from conspec.verifier.decide import _Sessions, _settled
 from conspec.verifier.engines import MILP_SOLVERS, open_session
 
 SIZES = (3, 5, 4, 2)
@@ -41,8 +43,8 @@ def layer(random: Random, inputs: int, outputs: int) -> Affine:
     return Affine(weights.astype(np.float64), np.array(biases, np.float32).astype(np.float64))
 
 
-def planted(random: Random) -> Query:
-    """A query that the middle of its box violates."""
+def planted(random: Random, above: Fraction | None = None) -> Query:
+    """A query that the middle of its box violates; with ``above``, misses by that much."""
     pairs = pairwise(SIZES)
     network = Network(tuple(layer(random, inputs, outputs) for inputs, outputs in pairs))
     names = ("a", "b")
@@ -53,17 +55,17 @@ def planted(random: Random) -> Query:
     terms = tuple((sign, f.Logit(name)) for sign, name in zip(signs, names, strict=False))
     outputs = network.exact(vector(middle))
     value = sum((s * y for s, y in zip(signs, outputs, strict=False)), Fraction(0))
-    least = f.Linear((), value - random.choice(BELOW))
+    least = f.Linear((), value - random.choice(BELOW) if above is None else value + above)
     body = f.Not(f.Compare(f.Linear(terms), f.Relation.GE, least))
     radius = random.choice(RADII)
     lower, upper = [x - radius for x in middle], [x + radius for x in middle]
     spec = f.ForAll("planted", f.Box(tuple(lower), tuple(upper)), body)
     query = Query(spec, space, box(vector(lower), vector(upper)))
-    assert query.margin(vector(middle))[0]
+    assert query.margin(vector(middle))[0] is (above is None)
     return query
 
 
-@pytest.mark.parametrize("name", MILP_SOLVERS)
+@pytest.mark.parametrize("name", ["bounds", *MILP_SOLVERS])
 def test_nothing_violated_is_proved(name: str) -> None:
     if name == "scip":
         pytest.importorskip("pyscipopt")
@@ -73,3 +75,19 @@ def test_nothing_violated_is_proved(name: str) -> None:
         session = open_session(name, query.space, query.region)
         verdict = session.decide(query, query.constrained, Limits().seconds)
         assert not isinstance(verdict, Proved), query
+
+
+def test_linear_bounds_alone_prove_what_is_far_from_violated() -> None:
+    random = Random(8)
+    for _ in range(50):
+        query = planted(random, Fraction(1000))
+        verdict, stage = verdict_and_stage(query)
+        assert isinstance(verdict, Proved)
+        assert stage in ("screen", "bounds")
+    close = [verdict_and_stage(planted(random, Fraction(1, 10)))[1] for _ in range(150)]
+    assert close.count("bounds") > 3
+
+
+def verdict_and_stage(query: Query) -> tuple[Verdict, str]:
+    (screened,) = screen([query], points=False, ascent=True)
+    return _settled(screened, "auto", Limits(5.0), _Sessions())

@@ -2,10 +2,10 @@
 
 ``auto`` goes from cheap to dear: look at the stored embeddings, screen the whole suite with
 closed-form bounds, search multipliers for what is left in batches, then lemmas (or, where logits
-of a ReLU head are compared, a climb to a counterexample and HiGHS), and z3 where those are not
-sure. A named engine decides what the closed-form bounds leave open; what they prove, they prove for
-every engine, and on a ReLU head MILP engines climb first, too (``engines.open_session`` asks a
-solver without all that).
+of a ReLU head are compared, linear bounds, a climb to a counterexample, and HiGHS), and z3 where
+those are not sure. A named engine decides what the closed-form bounds leave open; what they prove,
+they prove for every engine, and on a ReLU head linear bounds and a climb come before a MILP engine,
+too (``engines.open_session`` asks a solver without all that).
 """
 
 from collections.abc import Iterator, Sequence
@@ -302,8 +302,8 @@ def _settled(
 def _stages(engine: str, is_affine: bool) -> tuple[str, ...]:
     """The sessions to ask, in order."""
     if engine == "auto":
-        return ("lemmas", "z3") if is_affine else ("falsify", "highs", "z3")
-    return (engine,) if is_affine or engine == "z3" else ("falsify", engine)
+        return ("lemmas", "z3") if is_affine else ("bounds", "falsify", "highs", "z3")
+    return (engine,) if is_affine or engine == "z3" else ("bounds", "falsify", engine)
 
 
 def _certified(

@@ -5,11 +5,14 @@ becomes a verdict only here: its point is checked exactly, its bound must be bel
 than its tolerance, and everything else is ``Unknown``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import monotonic
 from typing import Protocol
 
+import numpy as np
+
+from conspec.encodings.bounds import hidden_bounds
 from conspec.encodings.linear_bounds import LayerBounds
 from conspec.encodings.milp import INFINITY, Answer, MilpSolver, Objective, Status
 from conspec.encodings.milp_session import MilpSession
@@ -194,6 +197,32 @@ def _milp_reason(query: Query, answer: Answer, tolerance: float) -> Reason:
             return Reason.SOLVER_FAILED
 
 
+class BoundsEngine:
+    """Linear bounds of a ReLU head, where each case of the violation would hold: proofs only.
+
+    The bounds are theorems (`conspec.encodings.tightening`), but there is no certificate for them
+    yet; so they are trusted like a solver's word.
+    """
+
+    def __init__(self, space: ScoreSpace, region: ConvexRegion) -> None:
+        """Bound the hidden neurons on the region."""
+        self._space = space
+        self._region = region
+        self._base = hidden_bounds(space.head, region)
+
+    def decide(self, query: Query, violation: Nnf, seconds: float) -> Verdict:
+        """``Proved`` if bounds refute every case."""
+        check_region(query, self._region)
+        if all(np.isfinite([bounds.lower, bounds.upper]).all() for bounds in self._base):
+            cases = (literals_of(case) for case in cases_of(violation))
+            if all(known and self._refuted(known) for known in cases):
+                return Proved(Trust.SOLVER)
+        return Unknown(Reason.INCOMPLETE)
+
+    def _refuted(self, known: Sequence[Halfspace]) -> bool:
+        return tightened(self._space, self._region, self._base, known).refuted
+
+
 class Z3Engine:
     """z3 on one region: exact in both directions."""
 
@@ -240,6 +269,8 @@ def open_session(engine: str, space: ScoreSpace, region: ConvexRegion) -> Sessio
     """A session of a named solver on a region."""
     if engine == "lemmas":
         return LemmaEngine(space, region)
+    if engine == "bounds":
+        return BoundsEngine(space, region)
     if engine == "falsify":
         return Falsifier(space, region)
     return Z3Engine(space, region) if engine == "z3" else MilpEngine(engine, space, region)

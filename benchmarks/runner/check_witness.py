@@ -36,13 +36,12 @@ def check_against_network(witness: str, prop: Path, model: Path) -> Check:
     Raises:
         ConspecError: they cannot be read exactly, so nothing can be said.
     """
-    from conspec.encodings.onnx_reader import read_network
+    from conspec.encodings.vnnlib_problem import read_problem
     from conspec.encodings.vnnlib_property import output_names
-    from conspec.encodings.vnnlib_reader import read_property
     from conspec.encodings.vnnlib_witness import read_witness
     from conspec.specs.rewrite import negation_normal_form
 
-    stated, network = read_property(prop), read_network(model)
+    stated, network = read_problem(prop, model)
     sizes = (stated.inputs.size, stated.outputs.size)
     if sizes != (network.inputs, network.outputs):
         raise BadFile(

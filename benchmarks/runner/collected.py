@@ -1,7 +1,6 @@
 """What ``conspec bench run`` left in its databases, read for a comparison."""
 
 import json
-import math
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -134,6 +133,8 @@ class Collection:
         return sorted({result.solver for result in self.results})
 
 
+LARGEST = 1e15
+"""Of seconds, memory and seeds."""
 _Row = Mapping[str, Any]
 _InstanceKey = tuple[str, str]
 _KEY = tuple(field.name for field in fields(Key))
@@ -174,6 +175,8 @@ def _rows(path: Path, table: str) -> Iterator[_Row]:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
             database.row_factory = sqlite3.Row
             for row in database.execute(f"SELECT * FROM {table} ORDER BY rowid"):
+                if any(isinstance(value, bytes) for value in row):
+                    raise BadFile(f"{path}: a row of {table} holds bytes, not text")
                 yield {**dict(row), "file": str(path)}
     except sqlite3.Error as error:
         raise BadFile(f"{path}: cannot be used as the database of results: {error}") from error
@@ -196,7 +199,7 @@ def _run(row: _Row) -> Run:
 def _facts(row: _Row, column: str) -> Mapping[str, str]:
     try:
         found = json.loads(row[column] or "{}")
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise BadFile(f"{row['file']}: runs.{column} of run {row['id']} is not JSON") from error
     if not isinstance(found, dict):
         raise BadFile(f"{row['file']}: runs.{column} of run {row['id']} is not a JSON object")
@@ -306,10 +309,10 @@ def _member(row: _Row, column: str, members: tuple[_Member, ...]) -> _Member | N
 
 
 def _number(row: _Row, column: str) -> float:
-    """A finite number that is not negative."""
+    """A number that is not negative, and not absurd."""
     value = row[column]
-    if not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise BadFile(f"{_place(row)}: {column} {value!r} is not a finite number from 0 up")
+    if not isinstance(value, int | float) or not 0 <= value <= LARGEST:
+        raise BadFile(f"{_place(row)}: {column} {value!r} is not a number from 0 to {LARGEST:g}")
     return float(value)
 
 

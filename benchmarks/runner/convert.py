@@ -21,11 +21,10 @@ def convert(model: Path, prop: Path, kind: str) -> str:
         ConspecError: it cannot be read, or not be written so.
     """
     from conspec.encodings.boxed import over_box
-    from conspec.encodings.onnx_reader import read_network
+    from conspec.encodings.vnnlib_problem import read_problem
     from conspec.encodings.vnnlib_property import query_of
-    from conspec.encodings.vnnlib_reader import read_property
 
-    boxed = over_box(query_of(read_property(prop), read_network(model)))
+    boxed = over_box(query_of(*read_problem(prop, model)))
     if kind == "smt2":
         from conspec.encodings.smtlib import smtlib
 

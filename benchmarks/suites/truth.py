@@ -2,8 +2,9 @@
 
 ``sat`` says that a counterexample exists, ``unsat`` that none does. An answer is a results line of
 conspec: an exact counterexample, or a proof with its certificate, both of which ``conspec check``
-re-establishes. For ReLU logits a proof is often a solver's word; then a second solver is asked,
-and both are named. What was not decided has no answer.
+re-establishes. For ReLU logits a proof has no certificate: it rests on conspec's linear bounds, or
+on a solver's word; then a second solver is asked, and both are named. What was not decided has no
+answer.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,8 @@ from conspec.verifier.results import Result, to_json
 from conspec.verifier.verdict import Proved, Trust, Unknown, Verdict, Violated
 
 Answer = Literal["sat", "unsat"] | None
+BOUNDS = "bounds"
+"""The stage of linear bounds, which no solver has a part in."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ def ground_truth(specs: Sequence[f.ForAll], lens: Lens, seconds: float) -> Itera
     limits = Limits(seconds)
     for result in verify_suite(f.Suite(tuple(specs)), lens, "auto", limits):
         verdict = result.verdict
-        if isinstance(verdict, Proved) and verdict.trust is Trust.SOLVER:
+        is_solvers = isinstance(verdict, Proved) and verdict.trust is Trust.SOLVER
+        if is_solvers and result.decided_by != BOUNDS:
             yield _seconded(result, lens, limits)
         else:
             yield Truth(result)
@@ -118,7 +122,7 @@ def evidence(truth: Truth) -> str:
         case Proved(trust=Trust.CERTIFIED):
             return "certificate"
         case Proved():
-            return "solvers " + " and ".join(truth.solvers)
+            return "solvers " + " and ".join(truth.solvers) if truth.solvers else "linear bounds"
         case Unknown():
             return "not decided"
         case _:

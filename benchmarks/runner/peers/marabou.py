@@ -74,12 +74,11 @@ def _state(read: Any, network: Path, prop: Path) -> Callable[[Values], bool]:
 
     from conspec.encodings.boxed import over_box
     from conspec.encodings.connectives import disjuncts, without_counts
-    from conspec.encodings.onnx_reader import read_network
+    from conspec.encodings.vnnlib_problem import read_problem
     from conspec.encodings.vnnlib_property import query_of
-    from conspec.encodings.vnnlib_reader import read_property
     from conspec.specs.rewrite import Halfspace
 
-    query = query_of(read_property(prop), read_network(network))
+    query = query_of(*read_problem(prop, network))
     found = disjuncts(without_counts(query.constrained), MOST_DISJUNCTS)
     if found is None:
         raise BadUsage(f"more than {MOST_DISJUNCTS} conjunctions")
