@@ -2,12 +2,17 @@
 
 import subprocess
 import sys
+from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from conspec.benchmarks.runner.check_witness import check_against_network
+from conspec.encodings.decimals import decimal_text
+from conspec.encodings.vnnlib_problem import read_problem
+from conspec.encodings.vnnlib_property import query_of
+from conspec.verifier import Violated, verify
 from tests.fake_solvers import BOX, INPUTS, QUERIES, write_benchmark
 
 pytest.importorskip("maraboupy")
@@ -61,3 +66,52 @@ def test_a_bound_that_is_given_twice_is_a_known_fault(bench: Path) -> None:
     word, _, witness = done.stdout.partition("\n")
     assert word == "sat"
     assert check_against_network(witness, *files)["check"] == "invalid"
+
+
+@pytest.mark.slow
+def test_an_exact_counterexample_that_marabou_says_is_none(tmp_path: Path) -> None:
+    """A wrong ``unsat`` of Marabou 2.0.0, on the head of ResNet-2B around a CIFAR-10 embedding."""
+    data = Path(__file__).parents[2] / "shared" / "data"
+    if not (data / "weights" / "resnet2b-cifar10.safetensors").is_file():
+        pytest.skip("no ../shared with the weights of ResNet-2B and the pictures of CIFAR-10")
+    if version("maraboupy") != "2.0.0":
+        pytest.skip("seen in Marabou 2.0.0")
+    files = resnet_problem(data, tmp_path)
+    query = query_of(*read_problem(*files))
+    verdict = verify(query)
+    assert isinstance(verdict, Violated)
+    assert query.margin(verdict.witness.point)[0]
+    assert query.region.contains(verdict.witness.point)
+    assert float(verdict.witness.margin) > 1e-3  # far above anybody's tolerance
+    assert marabou(files[1], files[0]).stdout.split() == ["unsat"]
+
+
+def resnet_problem(data: Path, folder: Path) -> tuple[Path, Path]:
+    """``bird`` within 0.008384 of the embedding of the 989th bird among the test pictures."""
+    import torch
+
+    from conspec.benchmarks.cifar10.build import SEED, TEST
+    from conspec.benchmarks.cifar10.data import CLASSES, open_split
+    from conspec.lens.config import LensConfig
+    from conspec.lens.encoders import load_classifier
+    from conspec.lens.export import export_head
+
+    picture = open_split(data, "test", TEST, SEED).pictures[2 * TEST + 988]
+    weights = str(data / "weights" / "resnet2b-cifar10.safetensors")
+    config = LensConfig(images="", model="cifar:resnet2b", weights=weights, vlm="")
+    classifier = load_classifier(config, len(CLASSES))
+    with torch.inference_mode():
+        z = classifier.embed([picture.load()]).cpu()
+    model, prop = folder / "head.onnx", folder / "bird.vnnlib"
+    model.write_bytes(export_head(classifier.head, z))
+    middle = [Fraction(value) for value in z[0].tolist()]
+    radius, own = Fraction("0.008384"), CLASSES.index("bird")
+    lines = [f"(declare-const X_{i} Real)" for i in range(len(middle))]
+    lines += [f"(declare-const Y_{j} Real)" for j in range(len(CLASSES))]
+    for i, value in enumerate(middle):
+        lines.append(f"(assert (>= X_{i} {decimal_text(value - radius)}))")
+        lines.append(f"(assert (<= X_{i} {decimal_text(value + radius)}))")
+    others = [f"(and (>= Y_{j} Y_{own}))" for j in range(len(CLASSES)) if j != own]
+    lines.append(f"(assert (or {' '.join(others)}))")
+    prop.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return prop, model
