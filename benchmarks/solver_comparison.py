@@ -100,7 +100,7 @@ def main() -> None:
         names = [part for name in suite.solvers for part in ("--solver", name)]
         limits = ("--timeout", str(suite.seconds), "--jobs", str(options.jobs))
         call("bench", "run", str(folder), *names, *limits, "--out", database)
-    call("bench", "compare", database, "--out", str(options.out))
+    call("bench", "compare", database, "--scatter", "conspec,marabou", "--out", str(options.out))
 
 
 if __name__ == "__main__":

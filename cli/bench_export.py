@@ -74,6 +74,8 @@ def export(
 
     if (lens is None) == (synthetic is None):
         raise BadUsage("give one of --lens and --synthetic")
+    if suite is not None and family:
+        raise BadUsage("--family says what to draw, and --suite draws nothing; give one of them")
     families = tuple(family) if family else ALL_FAMILIES
     wanted = tuple(formats) if formats else FORMATS
     text = None if suite is None else read_text(suite)

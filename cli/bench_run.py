@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from conspec.benchmarks.runner.store import Row
 
 MOST_JOBS = 256
+MOST_FAULTS = 12
+"""That are printed; all of them are in the comparison."""
+_REASONED = ("error", "garbage", "unsupported")
+_SHORT = {"unsupported": "n/a"}
 ANSWERS = ("sat", "unsat", "unknown", "timeout", "memory", "error", "garbage", "unsupported")
 
 SuiteArgument = Annotated[
@@ -85,6 +89,9 @@ def run(
 
     An adapter file runs the commands in it: use only those that you trust.
 
+    The table at the end counts answers (n/a: no format that the solver reads), counterexamples that
+    are exact, seconds in all, and the most MiB.
+
     Exit codes: 0 nothing is wrong, 1 an answer is wrong, a counterexample does not hold, or
     answers contradict each other, 3 bad input.
     """
@@ -121,6 +128,8 @@ def run(
         print_json(_document(found, out, rows, faults))
     else:
         show(_table(rows))
+        for line in _reasons(rows):
+            say(line)
         _shout(faults)
         say(f"wrote {out}; 'conspec bench compare {out}' compares the solvers")
     raise typer.Exit(Exit.VIOLATED if faults else Exit.PROVED)
@@ -133,26 +142,43 @@ def _matches(instance: "Instance", pattern: str | None) -> bool:
 
 def _table(rows: "Sequence[Row]") -> "Table":
     """A line for each solver: how often it gave which answer, and its time."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     from conspec.report.words import printable
 
     used = [word for word in ANSWERS if any(row.found.answer == word for row in rows)]
-    table = Table("solver", "version")
-    for name in (*used, "exact", "seconds", "most MiB"):
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("solver", no_wrap=True)
+    for name in (*(_SHORT.get(word, word) for word in used), "exact", "seconds", "MiB"):
         table.add_column(name, justify="right")
-    for (solver, version), own in _by_solver(rows):
+    for (solver, _), own in _by_solver(rows):
         counts = Counter(row.found.answer for row in own)
         exact = sum(row.found.witness_check == "exact" for row in own)
         table.add_row(
             printable(solver),
-            printable(version),
-            *(str(counts[word]) for word in used),
-            f"{exact} of {counts['sat']}",
+            *(str(counts[word] or "·") for word in used),
+            f"{exact}/{counts['sat']}",
             f"{sum(row.found.seconds for row in own):.1f}",
             f"{max(row.found.peak_mib for row in own):.0f}",
         )
     return table
+
+
+def _reasons(rows: "Sequence[Row]") -> list[str]:
+    """One line for each solver's errors and the like, with an example of each reason."""
+    from conspec.report.words import printable
+
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if row.found.answer in _REASONED:
+            found.setdefault((row.key.solver, row.found.answer), []).append(row)
+    lines = []
+    for (solver, answer), own in found.items():
+        first = own[0]
+        text = f"{solver}: {len(own)} {answer}, such as {first.key.instance}: {first.found.detail}"
+        lines.append(printable(text))
+    return lines
 
 
 def _by_solver(rows: "Sequence[Row]") -> "Iterator[tuple[tuple[str, str], list[Row]]]":
@@ -169,10 +195,12 @@ def _shout(faults: "Sequence[Fault]") -> None:
     from conspec.report.words import printable
 
     out = console()
-    for fault in faults:
+    for fault in faults[:MOST_FAULTS]:
         who = ", ".join(fault.solvers) or "the suite"
         line = f"{fault.kind.upper()}: {fault.instance}: {who}: {fault.why}"
         out.print(Text(printable(line), style="bold red"))
+    if len(faults) > MOST_FAULTS:
+        out.print(Text(f"and {len(faults) - MOST_FAULTS} more; see 'conspec bench compare'"))
     if faults:
         out.print()
 

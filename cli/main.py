@@ -4,6 +4,7 @@ Importing this imports neither torch nor a solver; commands import what they nee
 so that ``conspec --help`` is instant.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -33,6 +34,9 @@ from conspec.cli.console import say
 from conspec.cli.exits import Exit
 from conspec.cli.groups import show_help
 from conspec.specs.errors import ConspecError
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""What a write that knows no file name may say."""
 
 app = typer.Typer(
     name="conspec",
@@ -97,9 +101,11 @@ def _run(arguments: Sequence[str] | None) -> int:
         command = context.command_path if context is not None else "conspec"
         return _refuse(f"{error.format_message()} (see {command} --help)")
     except OSError as error:
-        if error.filename is None:
+        if error.filename is not None:
+            return _refuse(f"{error.filename}: {error.strerror}")
+        if error.errno not in _NO_ROOM:
             raise
-        return _refuse(f"{error.filename}: {error.strerror}")
+        return _refuse(f"{error.strerror}: not everything could be written")
     return int(code or Exit.PROVED)
 
 

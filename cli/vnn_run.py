@@ -28,10 +28,11 @@ def run_instances(table: Path, out: Path, engine: str, timeout: float | None, re
     """
     if not out.parent.is_dir():
         raise BadUsage(f"--out {out}: there is no folder {out.parent}")
-    jobs = {
-        instance.name: _job(instance, engine, timeout, real)
-        for instance in read_suite(table).instances
-    }
+    instances = read_suite(table).instances
+    asked = [instance for instance in instances if _files(instance) is not None]
+    if others := [instance.name for instance in instances if instance not in asked]:
+        say(f"{len(others)} instances have no VNN-LIB and are left out: {', '.join(others[:5])}, …")
+    jobs = {instance.name: _job(instance, engine, timeout, real) for instance in asked}
     results = _opened(out, jobs)
     witnesses = out.with_name(f"{out.stem}-witnesses")
     try:
@@ -52,14 +53,20 @@ def run_instances(table: Path, out: Path, engine: str, timeout: float | None, re
     return Exit.BAD_INPUT if ERROR in words else Exit.PROVED
 
 
+def _files(instance: Instance) -> tuple[Path, Path] | None:
+    """The instance's VNN-LIB and network, of version 1.0 if it has one; None if it has neither."""
+    for query, model in (("vnnlib1", "onnx"), ("vnnlib2", "onnx2")):
+        if query in instance.files and model in instance.files:
+            return instance.files[query], instance.files[model]
+    return None
+
+
 def _job(instance: Instance, engine: str, timeout: float | None, real: bool) -> Job:
-    """What is asked about an instance: its VNN-LIB 1.0 form if it has one."""
-    files = instance.files
-    query, model = (
-        (files["vnnlib1"], files["onnx"])
-        if "vnnlib1" in files
-        else (files["vnnlib2"], files["onnx2"])
-    )
+    """What is asked about an instance that has VNN-LIB."""
+    found = _files(instance)
+    if found is None:
+        raise BadUsage(f"instance {instance.name} has no VNN-LIB")
+    query, model = found
     seconds = checked_seconds(instance.seconds if timeout is None else timeout)
     return Job(str(query), str(model), None, engine, seconds, real)
 
@@ -126,7 +133,10 @@ def _opened(out: Path, jobs: Mapping[str, Job]) -> dict[str, str]:
                 "choose another --out"
             )
         done[name] = fields[3]
-    if end < len(data):
-        with out.open("rb+") as stream:
-            stream.truncate(end)
-    return done
+    # Errors are asked about again: the files may have been mended.
+    kept = [line for line, word in zip(lines[1:], done.values(), strict=True) if word != ERROR]
+    if end < len(data) or len(kept) < len(done):
+        draft = out.with_name(f"{out.name}.new")
+        draft.write_text(header + "".join(kept), encoding="utf-8", newline="")
+        draft.replace(out)
+    return {name: word for name, word in done.items() if word != ERROR}

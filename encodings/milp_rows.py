@@ -53,13 +53,19 @@ class Columns:
     Attributes:
         places: the columns, [c].
         signed: bool [c]: whether a column's range is [−1, 1]; else it is [0, 1].
+        is_simplex: whether they sum to 1 besides.
     """
 
     places: Sequence[int]
     signed: Bools
+    is_simplex: bool = False
 
     def interval(self, row: Vector, constant: Fraction) -> tuple[Fraction, Fraction]:
         """Middle and half-width of ``row · columns + constant``, exactly."""
+        if self.is_simplex:
+            least, most = min(row.numerators), max(row.numerators)
+            middle = constant + Fraction(least + most, 2 * row.denominator)
+            return middle, Fraction(most - least, 2 * row.denominator)
         one_sided = [top for top, both in zip(row.numerators, self.signed, strict=True) if not both]
         half = 2 * sum(map(abs, row.numerators)) - sum(map(abs, one_sided))
         middle = constant + Fraction(sum(one_sided), 2 * row.denominator)

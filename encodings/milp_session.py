@@ -99,9 +99,9 @@ class MilpSession:
                 row, moved = self._layers[-1].over_columns(row)
                 constant += moved
             else:
-                row, constant = self._region.pull(row, constant)
+                row, constant = self._pulled(row, constant)
             middles[neuron], half = inputs.interval(row, constant)
-            sizes[neuron] = float(half) or 1.0
+            sizes[neuron] = _not_below(half) or 1.0
             rest = constant - middles[neuron]
             weights, offset = _divided(row, rest, Fraction(sizes[neuron]))
             used = np.flatnonzero(weights).tolist()
@@ -113,13 +113,27 @@ class MilpSession:
             (after[place],) = self._new([Column(0.0, 1.0)])
         return Hidden(alive, bounds, vector(middles), sizes, before, after)
 
+    def _pulled(self, row: Vector, constant: Fraction) -> tuple[Vector, Fraction]:
+        """A row over the embedding as one over the parameters, and a constant.
+
+        Weights of a convex combination sum to 1, so what all samples have in common is a part of
+        the constant; left in the row, it would multiply the solvers' tolerance of that sum.
+        """
+        pulled, moved = self._region.pull(row, constant)
+        if self._region.shape is not Shape.SIMPLEX:
+            return pulled, moved
+        tops, bottom = pulled.numerators, pulled.denominator
+        common = (min(tops) + max(tops)) // 2
+        return Vector(tuple(top - common for top in tops), bottom), moved + Fraction(common, bottom)
+
     @property
     def _inputs(self) -> Columns:
         """What the next layer reads."""
         if self._layers:
             return self._layers[-1].columns
         is_simplex = self._region.shape is Shape.SIMPLEX
-        return Columns(self._parameters, np.full(len(self._parameters), not is_simplex))
+        signed = np.full(len(self._parameters), not is_simplex)
+        return Columns(self._parameters, signed, is_simplex)
 
     def _literal(self, literal: Halfspace) -> Scaled:
         """A literal's own column."""
@@ -134,7 +148,7 @@ class MilpSession:
         inner, moved = zeros(0), Fraction(0)
         if self._layers:
             inner, moved = self._layers[-1].over_columns(Vector(row.numerators[size:], bottom))
-        row, middle = self._region.pull(Vector(row.numerators[:size], bottom), constant)
+        row, middle = self._pulled(Vector(row.numerators[:size], bottom), constant)
         shape, middle = self._region.shape, middle + moved
         low = middle - shape_maximum(shape, row.scaled(-1))[0]
         high = middle + shape_maximum(shape, row)[0]
@@ -233,3 +247,9 @@ class MilpSession:
 def _divided(row: Vector, constant: Fraction, size: Fraction) -> tuple[Floats, float]:
     """A row and its constant over a size, each number rounded once."""
     return row.scaled(1 / size).floats(), float(constant / size)
+
+
+def _not_below(value: Fraction) -> float:
+    """The least float64 that is not below a rational; float() may halve a denormal."""
+    found = float(value)
+    return found if Fraction(found) >= value else float(np.nextafter(found, np.inf))

@@ -145,7 +145,7 @@ def test_honest_solvers_are_no_fault(
     assert first.found.peak_mib > 1
     out, err = capfd.readouterr()
     assert "honest" in out
-    assert "1 of 1" in out
+    assert "1/1" in out
     assert "bench compare" in err
 
 
@@ -429,6 +429,18 @@ def test_a_missing_package_says_how_to_get_it() -> None:
     solver = Solver("m", ("vnnlib1",), ("m",), ("no-such-package",), "conspec[peers]")
     with pytest.raises(MissingSolver, match=r"pip install 'conspec\[peers\]'"):
         version_of(solver)
+
+
+def test_reasons_of_errors_are_shown(
+    bench: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken.toml"
+    command = f'["{sys.executable}", "-c", "raise SystemExit(\'no such thing\')", "{{query}}"]'
+    broken.write_text(f'name = "broken"\nformats = ["vnnlib1"]\ncommand = {command}\n')
+    assert results(bench, [str(broken)])[0] == 0
+    _, err = capfd.readouterr()
+    assert "broken: 2 " in err
+    assert "no such thing" in err
 
 
 def test_each_peer_is_a_program_of_its_own() -> None:

@@ -171,12 +171,12 @@ class MilpEngine:
         """What an answer means."""
         if answer.status is Status.TOO_LARGE:
             self._session = None  # rows of the refused model would stay in it
-        if answer.bound < -self._tolerance and answer.status is not Status.FAILED:
-            return Proved(Trust.SOLVER)
-        if answer.point is not None:
+        if answer.point is not None:  # first: a solver may be wrong about its own point
             witness = validated_at(query, query.region.into(answer.point))
             if witness is not None:
                 return Violated(witness)
+        if answer.bound < -self._tolerance and answer.status is not Status.FAILED:
+            return Proved(Trust.SOLVER)
         return Unknown(_milp_reason(query, answer, self._tolerance), answer.detail)
 
 
@@ -213,11 +213,17 @@ class BoundsEngine:
     def decide(self, query: Query, violation: Nnf, seconds: float) -> Verdict:
         """``Proved`` if bounds refute every case."""
         check_region(query, self._region)
-        if all(np.isfinite([bounds.lower, bounds.upper]).all() for bounds in self._base):
+        try:
             cases = (literals_of(case) for case in cases_of(violation))
-            if all(known and self._refuted(known) for known in cases):
+            if self._is_bounded and all(known and self._refuted(known) for known in cases):
                 return Proved(Trust.SOLVER)
+        except OverflowError:  # a constant beyond float64
+            pass
         return Unknown(Reason.INCOMPLETE)
+
+    @property
+    def _is_bounded(self) -> bool:
+        return all(np.isfinite([bounds.lower, bounds.upper]).all() for bounds in self._base)
 
     def _refuted(self, known: Sequence[Halfspace]) -> bool:
         return tightened(self._space, self._region, self._base, known).refuted

@@ -225,7 +225,9 @@ def _png(figure: "Figure") -> bytes:
         warnings.simplefilter("ignore")  # a name in a script that the font lacks becomes boxes
         figure.savefig(stream, format="png", metadata={"Software": None})
     small = io.BytesIO()
-    Image.open(stream).convert("RGB").quantize(128).save(small, "PNG", optimize=True)
+    Image.open(stream).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(
+        small, "PNG", optimize=True
+    )
     return small.getvalue()
 
 
