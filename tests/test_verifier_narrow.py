@@ -22,6 +22,7 @@ from conspec.verifier import Limits, Proved, Verdict
 from conspec.verifier.batch import screen
 from conspec.verifier.decide import _Sessions, _settled
 from conspec.verifier.engines import MILP_SOLVERS, open_session
+from tests import spaces
 
 SIZES = (3, 5, 4, 2)
 RADII = tuple(Fraction(text) for text in ("0", "1e-13", "1e-9", "1e-6", "0.1"))
@@ -91,3 +92,68 @@ def test_linear_bounds_alone_prove_what_is_far_from_violated() -> None:
 def verdict_and_stage(query: Query) -> tuple[Verdict, str]:
     (screened,) = screen([query], points=False, ascent=True)
     return _settled(screened, "auto", Limits(5.0), _Sessions())
+
+
+def not_proved(query: Query, point: list[Fraction], name: str) -> None:
+    """No solver's word for what a point of the region refutes."""
+    assert query.region.contains(vector(point))
+    assert query.margin(vector(point))[0]
+    session = open_session(name, query.space, query.region)
+    assert not isinstance(session.decide(query, query.constrained, 5.0), Proved)
+
+
+@pytest.mark.parametrize("name", MILP_SOLVERS)
+def test_a_range_of_a_denormal_or_two_is_not_rounded_down(name: str) -> None:
+    """A half-width of 1.4 denormals is 1 as a float; in units of that, its end would be cut off."""
+    if name == "scip":
+        pytest.importorskip("pyscipopt")
+    unit = Fraction(5e-324)
+    layers = ([[1.0]], [1e-300]), ([[1.0]], [-1e-300])
+    space = spaces.space(([[1.0]], [0.0]), *layers)  # the logit is z itself
+    radius, limit = unit * Fraction(7, 5), unit * Fraction(6, 5)
+    body = f"logit(x) < {limit.numerator}/{limit.denominator}"
+    query = spaces.query(space, body, spaces.box_of([-radius], [radius]))
+    not_proved(query, [radius], name)
+
+
+@pytest.mark.parametrize("name", MILP_SOLVERS)
+def test_a_tie_that_presolving_of_scip_loses(name: str) -> None:
+    """SCIP 10.0 with its presolving calls the margin's floor optimal here."""
+    if name == "scip":
+        pytest.importorskip("pyscipopt")
+    layers = (
+        (
+            [[-0.6348480819282373, 0.0], [-3.655819481816354, 3.4504062651583385]],
+            [-679756.927015046, 2009689.1751728037],
+        ),
+        (
+            [
+                [0.0, 0.0],
+                [-1532908.25, -2344087.25],
+                [-0.010226624086499214, 0.0059165251441299915],
+                [-34.01338195800781, -40.397727966308594],
+            ],
+            [125791.63429851695, 125791634172.72531, 839.2046668137601, 12581954594.231245],
+        ),
+        (
+            [
+                [1.5192630959164344, -1.5192630959164344, 0.0, 0.0],
+                [0.0, 0.0, 0.0, 0.0],
+                [-0.06799920422371142, 0.0, -0.250408469273342, 0.0],
+                [0.0, 0.0, 0.0, 0.0],
+            ],
+            [-72165.66076128537, -118702.152096881, 98105.01355518919, -107928.6707846879],
+        ),
+    )
+    affines = tuple(Affine(np.array(weight), np.array(bias)) for weight, bias in layers)
+    names = ("a", "b", "c", "d")
+    space = ScoreSpace(names, (), Network(affines), Affine(np.zeros((0, 2)), np.zeros(0)))
+    point = [Fraction("-1199999.999"), Fraction("-1900000.001")]
+    outputs = Network(affines).exact(vector(point))
+    terms = ((Fraction(1), f.Logit("b")), (Fraction(-1), f.Logit("c")))
+    tie = f.Linear((), outputs[1] - outputs[2])
+    body = f.Not(f.Compare(f.Linear(terms), f.Relation.GE, tie))
+    lower = (Fraction("-1200000.001"), Fraction("-1900000.001"))
+    upper = (Fraction("-1199999.999"), Fraction("-1899999.999"))
+    spec = f.ForAll("tie", f.Box(lower, upper), body)
+    not_proved(Query(spec, space, box(vector(lower), vector(upper))), point, name)
