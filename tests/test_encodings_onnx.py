@@ -152,7 +152,7 @@ def test_clip_at_the_types_limits_is_no_clip(read: Read) -> None:
 
 
 @pytest.mark.parametrize("bound", [{"max": 1.0}, {"min": -1.0}, {}])
-def test_a_clip_of_doubles_needs_no_bound(read: Read, bound: dict[str, float]) -> None:
+def test_a_clip_of_doubles_needs_no_bound(read: Read, bound: dict[str, Any]) -> None:
     """Before opset 11 the default is the type's limit, which for doubles is no float32 number."""
     clip = node("Clip", ["x"], ["y"], **bound)
     network = read(model([clip], {}, opset=10, kind=TensorProto.DOUBLE))
