@@ -13,16 +13,18 @@ import numpy as np
 import pytest
 
 from conspec.encodings.exact import vector
+from conspec.encodings.images import Image, Shape
 from conspec.encodings.network import Affine, Network
 from conspec.encodings.query import Query
 from conspec.encodings.regions import box
 from conspec.encodings.scores import ScoreSpace
 from conspec.specs import formula as f
-from conspec.verifier import Limits, Proved, Verdict
+from conspec.specs.exact import write_number
+from conspec.verifier import Limits, Proved, Verdict, Violated, verify
 from conspec.verifier.batch import screen
 from conspec.verifier.decide import _Sessions, _settled
 from conspec.verifier.engines import MILP_SOLVERS, open_session
-from tests import spaces
+from tests import oracle, spaces
 
 SIZES = (3, 5, 4, 2)
 RADII = tuple(Fraction(text) for text in ("0", "1e-13", "1e-9", "1e-6", "0.1"))
@@ -157,3 +159,74 @@ def test_a_tie_that_presolving_of_scip_loses(name: str) -> None:
     upper = (Fraction("-1199999.999"), Fraction("-1899999.999"))
     spec = f.ForAll("tie", f.Box(lower, upper), body)
     not_proved(Query(spec, space, box(vector(lower), vector(upper))), point, name)
+
+
+@pytest.mark.parametrize("name", MILP_SOLVERS)
+@pytest.mark.parametrize("spread", [0.0, 1e-13, 1e-9, 1e-6])
+def test_a_hull_far_from_the_origin(name: str, spread: float) -> None:
+    """What all samples have in common must not multiply the tolerance of their weights' sum."""
+    if name == "scip":
+        pytest.importorskip("pyscipopt")
+    corner = np.array([[1e3 * (1 + spread)], [1.7e3]])
+    region = Image(vector([0, 0]), corner, Fraction(1), Shape.SIMPLEX)
+    layers = ([[1.0, -1.0], [-1.0, 1.0]], [0.0, 0.0]), ([[1.0, 1.0]], [0.0])
+    space = spaces.space(([[1.0, 0.0], [0.0, 1.0]], [0.0, 0.0]), *layers)
+    first, second = region.at(vector([1])).fractions()
+    least = Fraction("1e-13")
+    limits = [write_number(first - least), write_number(abs(first - second) - least)]
+    body = f"not (z(0) >= {limits[0]} and logit(x) >= {limits[1]})"
+    query = spaces.query(space, body, region)
+    not_proved(query, [first, second], name)
+
+
+@pytest.mark.parametrize("name", MILP_SOLVERS)
+@pytest.mark.parametrize("width", ["0", "1e-6", "1e-3"])
+@pytest.mark.parametrize("middle", ["0", "0.5", "-0.7"])
+def test_a_literal_of_an_earlier_query_that_hardly_varies(
+    middle: str, width: str, name: str
+) -> None:
+    """The logit is z; the column of the first query's literal is 1 ± 1e-7, and it stays."""
+    if name == "scip":
+        pytest.importorskip("pyscipopt")
+    layers = ([[1.0]], [2.0]), ([[1.0]], [-2.0])
+    space = spaces.space(([[1.0]], [0.0]), *layers)
+    region = spaces.box_of([-1], [1])
+    session = open_session(name, space, region)
+    before = spaces.query(space, "not (1e-7 * logit(x) + 1 >= 0)", region)
+    session.decide(before, before.constrained, 5.0)
+    point, half = Fraction(middle), Fraction(width)
+    near = f"logit(x) >= {write_number(point - half)} and logit(x) <= {write_number(point + half)}"
+    body = f"not ({near} and 0.9659 - 0.0341 * logit(x) >= 0)"
+    query = spaces.query(space, body, region)
+    assert query.margin(vector([point]))[0]
+    assert not isinstance(session.decide(query, query.constrained, 5.0), Proved)
+
+
+@pytest.mark.parametrize("name", ["auto", *MILP_SOLVERS])
+def test_logits_that_hardly_vary(name: str) -> None:
+    """x is 1 − 1e-7 z and w is 0.5 + 1e-7 z; violated at z = 0.001."""
+    if name == "scip":
+        pytest.importorskip("pyscipopt")
+    slopes = [[1.0], [1 + 1e-7], [1.0], [1 - 1e-7]]
+    last = [[1.0, -1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [1.0, 0.0, 0.0, -1.0]]
+    hidden = (slopes, [5.0, 5.0, 2.0, 5.0])
+    space = spaces.space(([[1.0]], [0.0]), hidden, (last, [1.0, -2.0, 0.5]))
+    body = """not (logit(y) >= 0.001 and logit(y) <= 0.001 and 0.1 * logit(y) + logit(x) >= 0
+                   and logit(w) >= 0 and 0.0341 * logit(y) + 1.02 * logit(x) >= 0)"""
+    query = spaces.query(space, body, spaces.box_of([-1], [1]))
+    assert query.margin(vector([Fraction(1, 1000)]))[0]
+    assert not isinstance(verify(query, name), Proved)
+
+
+@pytest.mark.parametrize("body", [f"logit(x) < 1{'0' * 400}", "1e400 * logit(x) > score(a)"])
+@pytest.mark.parametrize("name", ["auto", *MILP_SOLVERS])
+def test_a_constant_beyond_float64_is_no_traceback(name: str, body: str) -> None:
+    if name == "scip":
+        pytest.importorskip("pyscipopt")
+    layers = ([[1.0], [-1.0]], [0.0, 0.5]), ([[1.0, 1.0]], [0.0])
+    space = spaces.space(([[1.0]], [0.0]), *layers)
+    query = spaces.query(space, body, spaces.box_of([-1], [1]))
+    verdict = verify(query, name)
+    truth = oracle.decide(query)
+    assert not isinstance(verdict, Proved) or truth
+    assert not isinstance(verdict, Violated) or not truth

@@ -109,7 +109,7 @@ class MilpEngine:
 
     def _by_cases(self, query: Query, violation: Nnf, deadline: float) -> Verdict:
         """The verdict from those of the cases: the likeliest first, each with a share of time."""
-        waiting = self._open_cases(violation)
+        waiting = self._open_cases(violation, deadline)
         stuck: Unknown | None = None
         while waiting:
             again = []
@@ -126,12 +126,13 @@ class MilpEngine:
             waiting = again
         return Proved(Trust.SOLVER) if stuck is None else stuck
 
-    def _open_cases(self, violation: Nnf) -> list[tuple[All, list[LayerBounds]]]:
-        """The cases that bounds do not refute, with bounds of the neurons where they hold."""
+    def _open_cases(self, violation: Nnf, deadline: float) -> list[tuple[All, list[LayerBounds]]]:
+        """The cases that bounds do not refute in time, with bounds of the neurons there."""
         base, found = self.session.bounds, []
         for case in cases_of(violation):
             known = literals_of(case)
-            left = tightened(self._space, self._region, base, known) if known else None
+            can_ask = known and monotonic() < deadline
+            left = tightened(self._space, self._region, base, known) if can_ask else None
             if left is None:
                 found.append((INFINITY, case, base))
             elif not left.refuted:
