@@ -31,7 +31,8 @@ def run_instances(table: Path, out: Path, engine: str, timeout: float | None, re
     instances = read_suite(table).instances
     asked = [instance for instance in instances if _files(instance) is not None]
     if others := [instance.name for instance in instances if instance not in asked]:
-        say(f"{len(others)} instances have no VNN-LIB and are left out: {', '.join(others[:5])}, …")
+        some = ", ".join(others[:5]) + (", …" if len(others) > 5 else "")
+        say(f"{len(others)} instances have no VNN-LIB and are left out: {some}")
     jobs = {instance.name: _job(instance, engine, timeout, real) for instance in asked}
     results = _opened(out, jobs)
     witnesses = out.with_name(f"{out.stem}-witnesses")

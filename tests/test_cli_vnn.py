@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from conspec.benchmarks.runner.process import Ended, run_limited
 from conspec.cli import vnn, vnn_process, vnn_worker
 from conspec.cli.exits import Exit
+from conspec.cli.main import main
 from conspec.cli.vnn_run import HEADER
 from conspec.cli.vnn_worker import Answer, Job, decide
 from conspec.encodings.exact import vector
@@ -485,6 +486,38 @@ def test_run_a_list(
     told = capfd.readouterr().err
     assert re.search(r"c: .*c.vnnlib.gz:4: a product of two variables", told)
     assert "3 instances: 1 error, 1 sat, 1 unsat" in told
+
+
+def test_errors_are_asked_about_again(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that could not be read may have been mended since."""
+    table, out = folder_of(tmp_path), tmp_path / "r.csv"
+    monkeypatch.setattr("conspec.cli.vnn_run.answered", in_process)
+    assert called("run", table, "--out", out) == Exit.BAD_INPUT
+    asked_for: list[str] = []
+
+    def mended(job: Job) -> Answer:
+        asked_for.append(Path(job.query).name[0])
+        return Answer("unsat")
+
+    monkeypatch.setattr("conspec.cli.vnn_run.answered", mended)
+    assert called("run", table, "--out", out) == 0
+    assert asked_for == ["c"]
+    assert [row["result"] for row in rows(out)] == ["sat", "unsat", "unsat"]
+
+
+def test_instances_without_vnnlib_are_left_out_by_name(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "suite"
+    export = ["bench", "export", "--lens", "emoji10", "--count", "1", "--format", "vnnlib"]
+    families = ["--family", "strength", "--family", "has"]
+    assert main([*export, *families, "--out", str(place)]) == 0
+    capfd.readouterr()
+    assert called("run", place, "--out", tmp_path / "r.csv") == 0
+    assert "1 instances have no VNN-LIB and are left out: has_64_001" in capfd.readouterr().err
+    assert [row["instance"] for row in rows(tmp_path / "r.csv")] == ["strength_64_001"]
 
 
 def test_a_run_goes_on_where_it_was_cut(
