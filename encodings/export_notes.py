@@ -5,7 +5,7 @@ from textwrap import wrap
 
 from conspec.encodings.boxed import Boxed
 from conspec.encodings.query import Query
-from conspec.specs.formula import Coordinate, Score, Symbol
+from conspec.specs.formula import Coordinate, ForAll, Score, Symbol
 from conspec.specs.printer import to_text
 from conspec.specs.rewrite import Halfspace
 
@@ -37,19 +37,28 @@ def notes(boxed: Boxed, title: str, scores: Sequence[int]) -> list[str]:
     """
     source = boxed.source
     part = f" (part {source.part} of its region)" if source.part else ""
-    spec = to_text(source.spec)
-    if len(spec) > LONGEST_SPEC:
-        spec = f"{spec[:LONGEST_SPEC]} ... ({len(spec)} characters)"
     lines = [
         *([title] if title else []),
         f"sat: a counterexample to this spec{part}; unsat: the spec is proved{part}.",
-        *spec.splitlines(),
+        *quoted(source.spec).splitlines(),
         _inputs(boxed),
         *(_score(boxed, place) for place in scores),
     ]
+    return [piece for line in ascii_lines(lines) for piece in _wrapped(line)]
+
+
+def quoted(spec: ForAll) -> str:
+    """The spec's text, or the beginning of a very long one."""
+    text = to_text(spec)
+    if len(text) <= LONGEST_SPEC:
+        return text
+    return f"{text[:LONGEST_SPEC]} ... ({len(text)} characters)"
+
+
+def ascii_lines(lines: Sequence[str]) -> list[str]:
+    """Lines that no name in them can break or leave, in plain ASCII."""
     plain = [piece for line in lines for piece in line.splitlines()]
-    escaped = [line.encode("unicode_escape").decode("ascii") for line in plain]
-    return [piece for line in escaped for piece in _wrapped(line)]
+    return [line.encode("unicode_escape").decode("ascii") for line in plain]
 
 
 def _wrapped(line: str) -> list[str]:

@@ -23,12 +23,12 @@ from math import lcm
 from conspec.encodings.boxed import Boxed, over_box
 from conspec.encodings.connectives import disjuncts, without_counts, written_size
 from conspec.encodings.decimals import LONGEST, decimal_text
+from conspec.encodings.export_notes import ascii_lines, quoted
 from conspec.encodings.query import Query, fold
 from conspec.encodings.regions import Box
 from conspec.encodings.scores import ScoreSpace
 from conspec.specs.errors import BadUsage
 from conspec.specs.formula import Coordinate, Symbol
-from conspec.specs.printer import to_text
 from conspec.specs.rewrite import FALSE, TRUE, All, Cone, Halfspace, Literal, Nnf
 
 MOST_DISJUNCTS = 256
@@ -37,8 +37,6 @@ MOST_LITERALS = 4_096
 """Most comparisons in such a disjunction."""
 MOST_TEXT = 20_000_000
 """Characters of a condition; no tool reads longer ones."""
-LONGEST_SPEC = 2_000
-"""Characters of the spec that are quoted in the comments."""
 _NUMBER = re.compile(r"(?<![\w.])[0-9]+\.[0-9]+")
 
 
@@ -209,9 +207,7 @@ def _indices(shape: Sequence[int]) -> list[tuple[int, ...]]:
 
 def _comments(boxed: Boxed, title: str, names: _Names) -> list[str]:
     """What the file asks, and what its variables are; plain ASCII, whatever the names."""
-    space, spec = boxed.source.space, to_text(boxed.source.spec)
-    if len(spec) > LONGEST_SPEC:
-        spec = f"{spec[:LONGEST_SPEC]} ... ({len(spec)} characters)"
+    space = boxed.source.space
     first, last = names.coordinate(0), names.coordinate(boxed.region.dimension - 1)
     entries = f"{first} to {last}"
     if boxed.prelude is None:
@@ -223,7 +219,7 @@ def _comments(boxed: Boxed, title: str, names: _Names) -> list[str]:
         *([title] if title else []),
         "sat: a counterexample to this spec; unsat: the spec is proved"
         + (f" (part {boxed.source.part} of its region)." if boxed.source.part else "."),
-        *spec.splitlines(),
+        *quoted(boxed.source.spec).splitlines(),
         meaning,
         *(f"{names.score(i)}: logit of {name}" for i, name in enumerate(space.classes)),
         *(
@@ -231,8 +227,7 @@ def _comments(boxed: Boxed, title: str, names: _Names) -> list[str]:
             for i, name in enumerate(space.concepts)
         ),
     ]
-    plain = [part for line in lines for part in line.splitlines()]
-    return [f"; {line.encode('unicode_escape').decode('ascii')}".rstrip() for line in plain]
+    return [f"; {line}".rstrip() for line in ascii_lines(lines)]
 
 
 def _no_form(boxed: Boxed, what: str, version: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from conspec.report import canvas
+from conspec.report.axes import dress
 from conspec.report.words import percent, printable
 from conspec.verifier.probability.robust import Curves, Metric
 
@@ -129,10 +130,4 @@ def _dress(axes: "Axes", curves: Curves, first: bool) -> None:
     axes.set_ylim(0.0, 1.03)
     labels = [f"{25 * i} %" if first else "" for i in range(5)]
     axes.set_yticks(np.linspace(0, 1, 5), labels)
-    axes.tick_params(length=3, labelsize=8.5, color=canvas.RULE)
-    axes.grid(color=canvas.RULE, lw=0.6)
-    axes.set_axisbelow(True)
-    for name in ("top", "right"):
-        axes.spines[name].set_visible(False)
-    for name in ("left", "bottom"):
-        axes.spines[name].set_color(canvas.RULE)
+    dress(axes)

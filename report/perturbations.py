@@ -11,6 +11,7 @@ from rich.table import Table
 from conspec.analysis.grounding_summary import Count
 from conspec.analysis.perturbations import STRENGTHS, Kind, Study, Survival
 from conspec.report import canvas
+from conspec.report.axes import dress
 from conspec.report.tables import columns_table
 from conspec.report.words import percent, printable
 
@@ -84,17 +85,11 @@ def _dress(axes: "Axes", kind: Kind, name: str, row: int, column: int) -> None:
     axes.set_ylim(0.0, 1.03)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "", "50 %", "", "100 %"])
     axes.set_xticks([0.0, STRENGTHS[kind][2], STRENGTHS[kind][-1]])
-    axes.tick_params(length=3, labelsize=8, color=canvas.RULE)
-    axes.grid(color=canvas.RULE, lw=0.6)
-    axes.set_axisbelow(True)
+    dress(axes, 8)
     if row == 0:
         axes.set_title(kind.value, size=9.5, color=canvas.INK)
     if column == 0:
         axes.set_ylabel(name, size=9, color=canvas.INK)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(canvas.RULE)
 
 
 def survival_rows(study: Study) -> list[tuple[str, ...]]:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from conspec.benchmarks.runner.compare import Comparison, Judged, fastest
 from conspec.report import canvas
+from conspec.report.axes import dress
 from conspec.report.words import printable
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def cactus_figure(comparison: Comparison, solvers: Sequence[str]) -> bytes:
     axes.set_yticks(_count_ticks(total))
     axes.set_xlabel("time, wall clock (log scale)", size=9.5, color=canvas.INK)
     axes.set_ylabel("instances solved", size=9.5, color=canvas.INK)
-    _dress(axes)
+    dress(axes)
     ends = [(len(judged), f"{name}  {len(judged)}", stroke) for name, judged, stroke in curves]
     ends[: len(lines)] = ends[: len(lines)][::-1]  # of equal ones, the first name stands highest
     _label_ends(axes, ends, height - 1.4)
@@ -125,7 +126,7 @@ def scatter_figure(comparison: Comparison, first: str, second: str) -> bytes:
         _time_ticks(axis, start, end, border)
     axes.set_xlabel(f"{names[0]}, wall clock", size=9.5, color=canvas.INK, parse_math=False)
     axes.set_ylabel(f"{names[1]}, wall clock", size=9.5, color=canvas.INK, parse_math=False)
-    _dress(axes)
+    dress(axes)
     if pairs:
         axes.legend(
             loc="upper left", bbox_to_anchor=(1.03, 1.01), frameon=False, fontsize=9,
@@ -225,9 +226,9 @@ def _png(figure: "Figure") -> bytes:
         warnings.simplefilter("ignore")  # a name in a script that the font lacks becomes boxes
         figure.savefig(stream, format="png", metadata={"Software": None})
     small = io.BytesIO()
-    Image.open(stream).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(
-        small, "PNG", optimize=True
-    )
+    # The usual method merges rare colours, and with them families.
+    reduced = Image.open(stream).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
+    reduced.save(small, "PNG", optimize=True)
     return small.getvalue()
 
 
@@ -322,16 +323,6 @@ def _count_ticks(total: int) -> list[int]:
 def _time_text(seconds: float) -> str:
     """A tick's time, for instance ``10 ms`` or ``5 s``."""
     return f"{1000 * seconds:.3g} ms" if seconds < 0.0999 else f"{seconds:,.3g} s"
-
-
-def _dress(axes: "Axes") -> None:
-    axes.tick_params(length=3, labelsize=8.5, color=canvas.RULE)
-    axes.grid(color=canvas.RULE, lw=0.6)
-    axes.set_axisbelow(True)
-    for name in ("top", "right"):
-        axes.spines[name].set_visible(False)
-    for name in ("left", "bottom"):
-        axes.spines[name].set_color(canvas.RULE)
 
 
 def _stroke(place: int) -> _Stroke:
